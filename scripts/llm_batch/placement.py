@@ -1,0 +1,180 @@
+"""Where the parts of a plan lie in `results/`, and what the rules hand to their programs."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from scripts.llm_batch.addresses import address, canonical_json, read_json
+from scripts.llm_batch.errors import ConfigError, WorkflowError
+from scripts.llm_batch.plan import BatchPlan, EnginePlan, Plan, Stage
+
+ARGUMENT_BYTES = 120_000
+"""Linux takes 131 072 bytes in one argument, and Snakemake hands a shell command as one."""
+
+
+class Results:
+    """A plan held against what `results/` has already.
+
+    A run that is complete keeps pointing at the batch that made it, so that another shard count,
+    or one more run on the same engine, asks nothing again.
+    """
+
+    def __init__(self, plan: Plan, root: Path) -> None:
+        self._plan = plan
+        self._root = root
+
+    def run_batch(self, run: str) -> str:
+        """Return the batch folder whose answers are, or will be, merged into `run`."""
+        return self._recorded_batches.get(run) or self._plan.runs[run].batch
+
+    def run_completions(self, run: str) -> list[str]:
+        """Return the shards' completions that `run` is merged from."""
+        batch = self.run_batch(run)
+        folder = f"results/batches/{batch}/completions"
+        return [f"{folder}/{shard}.parquet" for shard in range(self._shards(batch))]
+
+    def batch(self, batch: str) -> BatchPlan:
+        """Return the batch of this plan at folder `batch`."""
+        try:
+            return self._plan.batches[batch]
+        except KeyError:
+            raise WorkflowError(
+                f"results/batches/{batch} does not belong to this config; "
+                "run the config that made it"
+            ) from None
+
+    def engine(self, batch: str) -> EnginePlan:
+        """Return the engine that answers `batch`."""
+        if batch in self._plan.batches:
+            return self._plan.batches[batch].engine
+        identity = read_json(self._root / "batches" / batch / "identity.json")["identity"]
+        wanted = address("engines", identity["engine"])
+        for engine in self._plan.engines.values():
+            if engine.stage.address == wanted:
+                return engine
+        return self.batch(batch).engine
+
+    def stage_manifests(self, batch: str) -> list[str]:
+        """Return the manifests of the environment and the model that `batch` needs."""
+        folders = (self.environment_folder(batch), self.model_folder(batch))
+        return [f"{folder}/manifest.json" for folder in folders if folder]
+
+    def environment_folder(self, batch: str) -> str:
+        """Return the folder of the environment of `batch`; empty for a dummy engine."""
+        environment = self.engine(batch).environment
+        return f"results/environments/{environment.folder}" if environment else ""
+
+    def model_folder(self, batch: str) -> str:
+        """Return the folder of the model of `batch`; empty for a dummy engine."""
+        model = self.engine(batch).model
+        return f"results/models/{model.folder}" if model else ""
+
+    def uses_cpu(self, batch: str) -> bool:
+        """Tell whether the engine of `batch` computes on the CPU."""
+        engine = self.engine(batch)
+        return engine.environment is not None and engine.gpus == 0
+
+    @cached_property
+    def evaluations(self) -> dict[str, tuple[Stage, str]]:
+        """Each evaluation with the folder of its run, keyed by the evaluation's folder."""
+        return {
+            run.evaluation.folder: (run.evaluation, folder)
+            for folder, run in self._plan.runs.items()
+        }
+
+    def evaluation(self, evaluation: str) -> Stage:
+        """Return the evaluation at folder `evaluation`."""
+        return self.evaluations[evaluation][0]
+
+    def evaluated_run(self, evaluation: str) -> str:
+        """Return the folder of the run that `evaluation` scores."""
+        return self.evaluations[evaluation][1]
+
+    def _shards(self, batch: str) -> int:
+        if batch in self._plan.batches:
+            return self._plan.batches[batch].shards
+        identity = read_json(self._root / "batches" / batch / "identity.json")["identity"]
+        return int(identity["shards"])
+
+    @cached_property
+    def _recorded_batches(self) -> dict[str, str]:
+        """The batch of each complete run, where all that it was merged from is still there."""
+        recorded = {}
+        for run in self._plan.runs:
+            manifest = self._root / "runs" / run / "manifest.json"
+            if manifest.is_file():
+                batch = read_json(manifest)["facts"]["batch"]
+                if self._is_complete(batch):
+                    recorded[run] = batch
+        return recorded
+
+    def _is_complete(self, batch: str) -> bool:
+        folder = self._root / "batches" / batch
+        if not (folder / "manifest.json").is_file():
+            return False
+        shards = range(self._shards(batch))
+        return all((folder / "completions" / f"{shard}.parquet").is_file() for shard in shards)
+
+
+def lock_files(environment: Stage, envs: Path) -> list[str]:
+    """Return the files whose bytes decide `environment`."""
+    return [str(envs / name) for name in environment.identity["lock_sha256"]]
+
+
+def batch_spec(batch: BatchPlan) -> dict[str, Any]:
+    """Return what `shard_prompts` needs to know; each prompts section is told once."""
+    prompts: dict[str, Any] = {}
+    runs = []
+    for run in batch.runs:
+        identity = run.stage.identity["prompts"]
+        name = address("prompts", identity)
+        prompts[name] = {"identity": identity, "path": run.prompts_path}
+        runs.append(
+            {
+                "folder": run.stage.folder,
+                "prompts": name,
+                "sampling": run.stage.identity["sampling"],
+            }
+        )
+    spec = {
+        "identity": batch.stage.identity,
+        "engine": batch.engine.stage.folder,
+        "prompts": prompts,
+        "runs": runs,
+    }
+    if len(canonical_json(spec).encode()) > ARGUMENT_BYTES:
+        raise ConfigError(
+            f"runs: {len(runs)} runs on engine '{batch.engine.stage.name}' are more than one "
+            "command line holds; split the experiment into two configs: they share results/"
+        )
+    return spec
+
+
+def experiment_record(plan: Plan) -> dict[str, Any]:
+    """Return what `results/experiments/<experiment>/` links to."""
+    return {
+        "experiment": plan.experiment,
+        "report": plan.report.folder,
+        "runs": {
+            run.stage.name: {"run": folder, "evaluation": run.evaluation.folder}
+            for folder, run in plan.runs.items()
+        },
+    }
+
+
+def reproduce_command(configfiles: Sequence[str], overrides: Mapping[str, Any]) -> str:
+    """Return the command line that asks for the same experiment again."""
+    words = ["snakemake", "--cores", "all"]
+    if [str(path) for path in configfiles] not in ([], ["config/config.yaml"]):
+        words += ["--configfile", *(str(path) for path in configfiles)]
+    given = [
+        f"{key}={value if isinstance(value, str) else canonical_json(value)}"
+        for key, value in sorted(overrides.items())
+    ]
+    return shlex.join(words + (["--config", *given] if given else []))
+
+

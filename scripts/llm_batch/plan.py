@@ -1,0 +1,293 @@
+"""From a valid config to the plan: every stage folder there will be, and its address.
+
+Computed while the Snakefile is parsed, so that `snakemake -n` shows the whole plan. Nothing is
+read but the config, the lock files and the digests of data and model files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scripts.llm_batch.addresses import address
+from scripts.llm_batch.config import Config, Engine, Prompts, Run, Sampling
+from scripts.llm_batch.digests import DigestMemo
+from scripts.llm_batch.environments import environment_identity
+from scripts.llm_batch.errors import ConfigError
+from scripts.llm_batch.models import local_model_identity
+from scripts.llm_batch.requests import is_greedy
+
+DUMMY = "dummy"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage folder `results/<stage>/<name>-<address>/` and the identity it is made from."""
+
+    stage: str
+    name: str
+    identity: Mapping[str, Any]
+    address: str
+
+    @property
+    def folder(self) -> str:
+        """`<name>-<address>`, the wildcard in the rules."""
+        return f"{self.name}-{self.address}"
+
+
+@dataclass(frozen=True)
+class EnginePlan:
+    """An engine under one determinism: what its requests are answered with, and how it is placed."""
+
+    stage: Stage
+    environment: Stage | None
+    model: Stage | None
+    tuning: Mapping[str, Any]
+    model_path: str | None
+    gpus: int
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """A run, the batch that would answer it, and what evaluates it."""
+
+    stage: Stage
+    batch: str
+    prompts_path: str
+    evaluation: Stage
+    max_error_rate: float
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """All runs that one config sends to one engine, cut into shards."""
+
+    stage: Stage
+    engine: EnginePlan
+    runs: tuple[RunPlan, ...]
+    shards: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything one config asks for; the mappings are keyed by stage folder."""
+
+    experiment: str
+    environments: Mapping[str, Stage]
+    models: Mapping[str, tuple[Stage, str]]
+    engines: Mapping[str, EnginePlan]
+    batches: Mapping[str, BatchPlan]
+    runs: Mapping[str, RunPlan]
+    report: Stage
+
+
+def make_stage(stage: str, name: str, identity: Mapping[str, Any]) -> Stage:
+    """Return the stage folder of `identity` under `results/<stage>/`."""
+    return Stage(stage, name, identity, address(stage, identity))
+
+
+def make_plan(config: Config, envs: Path, memo: DigestMemo) -> Plan:
+    """Return the plan of `config`; raise `WorkflowError` for files that are not there.
+
+    `envs` is the folder of the lock files.
+    """
+    engines = _plan_engines(config, envs, memo)
+    prompts = {name: prompts_identity(config.prompts[name], memo) for name in _used_prompts(config)}
+    runs_by_engine: dict[tuple[str, str], list[tuple[Run, Stage]]] = {}
+    for run in config.runs:
+        stage = _run_stage(run, engines, prompts[run.prompts], config.samplings[run.sampling])
+        runs_by_engine.setdefault((run.engine, run.determinism), []).append((run, stage))
+    _refuse_twins([stage for runs in runs_by_engine.values() for _, stage in runs])
+    batches: dict[str, BatchPlan] = {}
+    for key, runs in runs_by_engine.items():
+        batch = _plan_batch(engines[key], runs, config)
+        batches[batch.stage.folder] = batch
+    planned = {run.stage.name: run for batch in batches.values() for run in batch.runs}
+    ordered = {planned[run.name].stage.folder: planned[run.name] for run in config.runs}
+    used = [engines[key] for key in runs_by_engine]
+    return Plan(
+        experiment=config.experiment,
+        environments={e.environment.folder: e.environment for e in used if e.environment},
+        models={e.model.folder: (e.model, e.model_path or "") for e in used if e.model},
+        engines={e.stage.folder: e for e in used},
+        batches=batches,
+        runs=ordered,
+        report=_plan_report(config, list(ordered.values())),
+    )
+
+
+def prompts_identity(prompts: Prompts, memo: DigestMemo) -> dict[str, Any]:
+    """Return what decides the prompts: the data's digest and how rows become prompts."""
+    path = Path(prompts.path)
+    identity = {
+        "data": memo.sha256(path),
+        "format": "".join(path.suffixes[-2:]) if path.suffix in {".gz", ".zst"} else path.suffix,
+        "template": prompts.template,
+        "messages": list(prompts.messages) if prompts.messages is not None else None,
+        "chat_template_kwargs": dict(prompts.chat_template_kwargs) or None,
+        "reference": prompts.reference,
+        "id": prompts.id,
+        "limit": prompts.limit,
+        "on_too_long": None if prompts.on_too_long == "error" else prompts.on_too_long,
+    }
+    return _without_none(identity)
+
+
+def engine_identity(
+    engine: Engine, determinism: str, model: str, environment: str
+) -> dict[str, Any]:
+    """Return what decides an answer besides the request; `model`, `environment`: addresses."""
+    identity = {
+        "backend": engine.backend,
+        "model": model,
+        "environment": environment,
+        "args": dict(engine.args),
+        "dummy": dict(engine.dummy) if engine.backend == DUMMY else None,
+        "determinism": determinism if determinism != "fast" else None,
+    }
+    return _without_none(identity)
+
+
+def sampling_identity(sampling: Sampling) -> dict[str, Any]:
+    """Return the sampling parameters, n and seed; a greedy sampling has no seed."""
+    identity: dict[str, Any] = {"params": dict(sampling.params), "n": sampling.n}
+    if not is_greedy(sampling.params):
+        identity["seed"] = sampling.seed
+    return identity
+
+
+def _without_none(identity: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in identity.items() if value is not None}
+
+
+def _used_prompts(config: Config) -> list[str]:
+    return list(dict.fromkeys(run.prompts for run in config.runs))
+
+
+def _plan_engines(
+    config: Config, envs: Path, memo: DigestMemo
+) -> dict[tuple[str, str], EnginePlan]:
+    models: dict[str, Stage] = {}
+    environments: dict[str, Stage] = {}
+    engines: dict[tuple[str, str], EnginePlan] = {}
+    for name, determinism in dict.fromkeys((run.engine, run.determinism) for run in config.runs):
+        engine = config.engines[name]
+        dummy = engine.backend == DUMMY
+        if engine.model not in models and not dummy:
+            models[engine.model] = _model_stage(config, engine.model, memo)
+        if engine.environment not in environments and not dummy:
+            identity = environment_identity(engine.environment, envs)
+            environments[engine.environment] = make_stage(
+                "environments", engine.environment, identity
+            )
+        model = None if dummy else models[engine.model]
+        environment = None if dummy else environments[engine.environment]
+        # A rehearsal keeps engines apart by their names: nothing is built or hashed for a dummy.
+        identity = engine_identity(
+            engine,
+            determinism,
+            model.address if model else engine.model,
+            environment.address if environment else engine.environment,
+        )
+        engines[name, determinism] = EnginePlan(
+            stage=make_stage("engines", name, identity),
+            environment=environment,
+            model=model,
+            tuning=engine.tuning,
+            model_path=config.models[engine.model].path if model else None,
+            gpus=engine_gpus(engine),
+        )
+    return engines
+
+
+def engine_gpus(engine: Engine) -> int:
+    """Return how many GPUs one engine takes: tensor × pipeline size; 0 on a CPU or as a dummy."""
+    if engine.backend == DUMMY or engine.environment == "cpu":
+        return 0
+    args = engine.args
+    return int(args.get("tensor_parallel_size", 1)) * int(args.get("pipeline_parallel_size", 1))
+
+
+def _model_stage(config: Config, name: str, memo: DigestMemo) -> Stage:
+    model = config.models[name]
+    if model.path is None:
+        raise ConfigError(
+            f"models.{name}.repo: models from the hub cannot be fetched yet; "
+            "download it and give its folder as 'path'"
+        )
+    return make_stage("models", name, local_model_identity(Path(model.path), memo))
+
+
+def _run_stage(
+    run: Run,
+    engines: Mapping[tuple[str, str], EnginePlan],
+    prompts: Mapping[str, Any],
+    sampling: Sampling,
+) -> Stage:
+    identity = {
+        "engine": engines[run.engine, run.determinism].stage.identity,
+        "prompts": prompts,
+        "sampling": sampling_identity(sampling),
+    }
+    return make_stage("runs", run.name, identity)
+
+
+def _refuse_twins(stages: Sequence[Stage]) -> None:
+    """Two runs that ask exactly the same would be one row of a table under two names."""
+    names: dict[str, str] = {}
+    for stage in stages:
+        if stage.address in names:
+            raise ConfigError(
+                f"runs: '{names[stage.address]}' and '{stage.name}' ask exactly the same question; "
+                "remove one, or give one of them another seed"
+            )
+        names[stage.address] = stage.name
+
+
+def _plan_batch(
+    engine: EnginePlan, runs: Sequence[tuple[Run, Stage]], config: Config
+) -> BatchPlan:
+    shards = int(engine.tuning.get("shards", 1))
+    identity = {
+        "engine": engine.stage.identity,
+        "runs": sorted(stage.address for _, stage in runs),
+        "shards": shards,
+    }
+    stage = make_stage("batches", engine.stage.name, identity)
+    planned = tuple(
+        RunPlan(
+            stage=run_stage,
+            batch=stage.folder,
+            prompts_path=config.prompts[run.prompts].path,
+            evaluation=_plan_evaluation(run, run_stage, config),
+            max_error_rate=run.max_error_rate,
+        )
+        for run, run_stage in runs
+    )
+    return BatchPlan(stage, engine, planned, shards)
+
+
+def _plan_evaluation(run: Run, stage: Stage, config: Config) -> Stage:
+    metrics = {
+        name: {"type": config.metrics[name].type, **config.metrics[name].settings}
+        for name in run.metrics
+    }
+    return make_stage("evaluations", run.name, {"run": stage.address, "metrics": metrics})
+
+
+def _plan_report(config: Config, runs: Sequence[RunPlan]) -> Stage:
+    identity = {
+        "experiment": config.experiment,
+        "evaluations": [
+            {
+                "run": run.stage.name,
+                "evaluation": run.evaluation.address,
+                "max_error_rate": run.max_error_rate,
+            }
+            for run in runs
+        ],
+        "options": {"title": config.report.title, "rows": config.report.rows},
+    }
+    return make_stage("reports", config.experiment, identity)

@@ -1,0 +1,76 @@
+"""Requests: the key under which an answer is found again, and the seed of each sample.
+
+A request is one sample of one prompt under one sampling. Its key leaves out `max_tokens`, because
+an answer that stopped by itself within a new limit is the answer under that limit too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from scripts.llm_batch.addresses import canonical_json
+
+SEED_BITS = 63
+"""vLLM's newer sampler keeps seeds as signed 64-bit integers."""
+
+
+@dataclass(frozen=True)
+class SamplingKey:
+    """A sampling, digested once for all prompts."""
+
+    params: Mapping[str, Any]
+    n: int
+    seed: int | None
+    digest: str
+
+    @property
+    def max_tokens(self) -> int:
+        """The limit of completion tokens."""
+        return int(self.params["max_tokens"])
+
+
+def sampling_key(identity: Mapping[str, Any]) -> SamplingKey:
+    """Return the sampling of a run's identity, ready to key requests."""
+    params = dict(identity["params"])
+    without_limit = {name: value for name, value in params.items() if name != "max_tokens"}
+    return SamplingKey(
+        params=params,
+        n=int(identity["n"]),
+        seed=None if is_greedy(params) else int(identity["seed"]),
+        digest=_sha256(canonical_json(without_limit)),
+    )
+
+
+def is_greedy(params: Mapping[str, Any]) -> bool:
+    """Tell whether `params` always take the likeliest token (temperature 0)."""
+    return float(params.get("temperature", 1.0)) == 0.0
+
+
+def prompt_digest(content: bytes) -> str:
+    """Return the sha256 of a prompt's content (the JSON that is sent), whatever its row holds."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def sample_seed(sampling: SamplingKey, prompt: str, occurrence: int, sample: int) -> int | None:
+    """Return the seed of one sample, None for greedy.
+
+    `prompt` is the prompt's digest, `occurrence` how many rows before held the same content. Row
+    order, shards and time play no part: the seed is the first 63 bits of
+    sha256("<sampling seed>:<prompt>:<occurrence>:<sample>").
+    """
+    if sampling.seed is None:
+        return None
+    text = f"{sampling.seed}:{prompt}:{occurrence}:{sample}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> (64 - SEED_BITS)
+
+
+def request_key(sampling: SamplingKey, prompt: str, seed: int | None) -> str:
+    """Return the 32-digit key of a request within its engine."""
+    return _sha256(f"{prompt}:{sampling.digest}:{'' if seed is None else seed}")[:32]
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
