@@ -1,0 +1,51 @@
+"""llm-batch-inference: these models × these prompts × these sampling settings, offline, with vLLM.
+
+A table of contents: each file in `rules/` is one stage, in the order of execution.
+"""
+
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+configfile: "config/config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/build_environment.smk"
+include: "rules/fetch_model.smk"
+include: "rules/shard_prompts.smk"
+include: "rules/generate.smk"
+include: "rules/merge_run.smk"
+include: "rules/evaluate_run.smk"
+include: "rules/report.smk"
+
+
+wildcard_constraints:
+    environment=STAGE_FOLDER,
+    model=STAGE_FOLDER,
+    batch=STAGE_FOLDER,
+    run=STAGE_FOLDER,
+    evaluation=STAGE_FOLDER,
+    report=STAGE_FOLDER,
+    shard=r"\d+",
+
+
+rule all:
+    """Answer every run of the experiment, compare them in one report, and judge its errors."""
+    default_target: True
+    input:
+        f"results/experiments/{PLAN.experiment}/experiment.json",
+        f"results/reports/{PLAN.report.folder}/verdict.json",
+
+
+rule environments:
+    """Build the environments only, for instance on a machine with a network."""
+    input:
+        collect("results/environments/{folder}/manifest.json", folder=PLAN.environments),
+
+
+rule runs:
+    """Answer and merge every run, without evaluation and report."""
+    input:
+        collect("results/runs/{folder}/manifest.json", folder=PLAN.runs),

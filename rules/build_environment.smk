@@ -1,0 +1,20 @@
+"""Lock files in, an interpreter with vLLM out."""
+
+
+rule build_environment:
+    """Build one environment from its lock files, verified package by package."""
+    input:
+        locks=ancient(environment_locks),
+    output:
+        manifest="results/environments/{environment}/manifest.json",
+    log:
+        "logs/build_environment/{environment}.log",
+    conda:
+        "../envs/workflow.yaml"
+    params:
+        identity=environment_identity,
+        envs=lambda wildcards, output: f"{ROOT}/envs",
+    shell:
+        "python -m scripts.build_environment"
+        " --identity {params.identity:q} --environments-dir {params.envs:q}"
+        " --output {output.manifest:q} > {log:q} 2>&1"

@@ -1,0 +1,137 @@
+"""Config in, plan out: validation, addresses and the functions that the rules ask.
+
+Two conventions of all rules:
+
+- Inputs are `ancient()`: an output's address, not a file's time, says whether it is up to date.
+- Functions for params take `output`: Snakemake then does not track the value, because placement
+  (paths, tuning) must re-run nothing and identity already is part of the output's path.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError as SnakemakeError
+
+ROOT = str(Path(workflow.basedir).resolve())
+if ROOT not in sys.path:
+    sys.path.insert(0, ROOT)
+
+from scripts.llm_batch import placement
+from scripts.llm_batch.addresses import canonical_json
+from scripts.llm_batch.config import load_config
+from scripts.llm_batch.digests import DigestMemo
+from scripts.llm_batch.errors import WorkflowError
+from scripts.llm_batch.plan import make_plan
+
+# Rules call `python -m scripts.NAME`: the interpreter that runs Snakemake, from any folder.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [ROOT, *filter(None, [os.environ.get("PYTHONPATH")])]
+)
+
+STAGE_FOLDER = r"[A-Za-z0-9][A-Za-z0-9._+-]*-[0-9a-f]{12}"
+
+try:
+    memo = DigestMemo(Path("results/.digests.json"))
+    CONFIG = load_config(config, [Path(path) for path in workflow.configfiles])
+    PLAN = make_plan(CONFIG, Path(ROOT) / "envs", memo)
+    memo.save()
+except WorkflowError as error:
+    raise SnakemakeError(str(error)) from None
+
+RESULTS = placement.Results(PLAN, Path("results"))
+
+
+def environment_locks(wildcards):
+    """The files that decide an environment."""
+    return placement.lock_files(PLAN.environments[wildcards.environment], Path(ROOT) / "envs")
+
+
+def environment_identity(wildcards, output):
+    return canonical_json(PLAN.environments[wildcards.environment].identity)
+
+
+def model_identity(wildcards, output):
+    return canonical_json(PLAN.models[wildcards.model][0].identity)
+
+
+def model_path(wildcards, output):
+    return PLAN.models[wildcards.model][1]
+
+
+def batch_prompts(wildcards):
+    """The prompts files of all runs in a batch."""
+    return sorted({run.prompts_path for run in RESULTS.batch(wildcards.batch).runs})
+
+
+def batch_spec(wildcards, output):
+    return canonical_json(placement.batch_spec(RESULTS.batch(wildcards.batch)))
+
+
+def batch_stage_folders(wildcards):
+    """The environment and the model of a batch; nothing for a dummy engine."""
+    return RESULTS.stage_manifests(wildcards.batch)
+
+
+def engine_spec(wildcards, output):
+    return canonical_json(RESULTS.engine(wildcards.batch).stage.identity)
+
+
+def engine_folder(wildcards, output):
+    return RESULTS.engine(wildcards.batch).stage.folder
+
+
+def engine_tuning(wildcards, output):
+    return canonical_json(RESULTS.engine(wildcards.batch).tuning)
+
+
+def engine_environment(wildcards, output):
+    return RESULTS.environment_folder(wildcards.batch)
+
+
+def engine_model(wildcards, output):
+    return RESULTS.model_folder(wildcards.batch)
+
+
+def batch_gpus(wildcards):
+    return RESULTS.engine(wildcards.batch).gpus
+
+
+def batch_threads(wildcards):
+    """A CPU engine takes all cores, so that two of them never share; others take one."""
+    return workflow.cores if RESULTS.uses_cpu(wildcards.batch) else 1
+
+
+def run_batch(wildcards):
+    return f"results/batches/{RESULTS.run_batch(wildcards.run)}/manifest.json"
+
+
+def run_completions(wildcards):
+    return RESULTS.run_completions(wildcards.run)
+
+
+def run_identity(wildcards, output):
+    return canonical_json(PLAN.runs[wildcards.run].stage.identity)
+
+
+def evaluated_run(wildcards):
+    return f"results/runs/{RESULTS.evaluated_run(wildcards.evaluation)}/manifest.json"
+
+
+def evaluation_identity(wildcards, output):
+    return canonical_json(RESULTS.evaluation(wildcards.evaluation).identity)
+
+
+def report_identity(wildcards, output):
+    return canonical_json(PLAN.report.identity)
+
+
+def reproduce_command(wildcards, output):
+    """The command line that asks for the same again."""
+    return placement.reproduce_command(workflow.configfiles, workflow.overwrite_config)
+
+
+def experiment_record(wildcards):
+    """The experiment as one string: here a change must re-run, so Snakemake tracks it."""
+    return canonical_json(placement.experiment_record(PLAN))

@@ -1,0 +1,23 @@
+"""Completions of a run in, a score for each and the run's metrics with intervals out."""
+
+
+rule evaluate_run:
+    """Score the completions of one run and summarise them."""
+    input:
+        run=ancient(evaluated_run),
+    output:
+        manifest="results/evaluations/{evaluation}/manifest.json",
+        scores="results/evaluations/{evaluation}/scores.parquet",
+        metrics="results/evaluations/{evaluation}/metrics.json",
+    log:
+        "logs/evaluate_run/{evaluation}.log",
+    conda:
+        "../envs/workflow.yaml"
+    params:
+        identity=evaluation_identity,
+        run=lambda wildcards, input: input.run.rpartition("/")[0],
+        name=lambda wildcards, output: wildcards.evaluation.rpartition("-")[0],
+    shell:
+        "python -m scripts.evaluate_run"
+        " --run {params.run:q} --identity {params.identity:q} --name {params.name:q}"
+        " --scores {output.scores:q} --metrics {output.metrics:q} > {log:q} 2>&1"

@@ -1,0 +1,36 @@
+"""Open requests of a shard in, their completions and the facts of the engine out."""
+
+
+rule generate:
+    """Answer one shard of a batch with one engine on its own GPUs."""
+    input:
+        batch=ancient("results/batches/{batch}/manifest.json"),
+        requests=ancient("results/batches/{batch}/requests"),
+        stages=ancient(batch_stage_folders),
+    output:
+        completions="results/batches/{batch}/completions/{shard}.parquet",
+        facts="results/batches/{batch}/facts/{shard}.json",
+    log:
+        "logs/generate/{batch}/{shard}.log",
+    benchmark:
+        "benchmarks/generate/{batch}/{shard}.tsv"
+    conda:
+        "../envs/workflow.yaml"
+    threads: batch_threads
+    resources:
+        gpu=batch_gpus,
+    params:
+        engine=engine_spec,
+        folder=engine_folder,
+        tuning=engine_tuning,
+        environment=engine_environment,
+        model=engine_model,
+    shell:
+        "python -m scripts.generate"
+        " --requests {input.requests:q}/{wildcards.shard}.jsonl"
+        " --journals results/engines/{params.folder:q}/journals"
+        " --journal-name {wildcards.batch:q}.{wildcards.shard}"
+        " --environment {params.environment:q} --model {params.model:q}"
+        " --engine {params.engine:q} --tuning {params.tuning:q}"
+        " --completions {output.completions:q} --facts {output.facts:q}"
+        " > {log:q} 2>&1"

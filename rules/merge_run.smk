@@ -1,0 +1,28 @@
+"""Answers of a batch in, the completions of one run in the order of its prompts out."""
+
+
+rule merge_run:
+    """Sort the answers of a batch back to one run."""
+    input:
+        batch=ancient(run_batch),
+        completions=ancient(run_completions),
+    output:
+        manifest="results/runs/{run}/manifest.json",
+        completions="results/runs/{run}/completions.parquet",
+        lines="results/runs/{run}/completions.jsonl",
+        failures="results/runs/{run}/failures.jsonl",
+        facts="results/runs/{run}/facts.json",
+    log:
+        "logs/merge_run/{run}.log",
+    benchmark:
+        "benchmarks/merge_run/{run}.tsv"
+    conda:
+        "../envs/workflow.yaml"
+    params:
+        identity=run_identity,
+        batch=lambda wildcards, input: input.batch.rpartition("/")[0],
+    shell:
+        "python -m scripts.merge_run"
+        " --identity {params.identity:q} --batch {params.batch:q}"
+        " --completions {input.completions:q}"
+        " --output {output.manifest:q} > {log:q} 2>&1"

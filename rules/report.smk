@@ -1,0 +1,70 @@
+"""Runs and evaluations of an experiment in, its report, its verdict and its links out."""
+
+
+rule report:
+    """Compare the runs of an experiment in one self-contained page."""
+    input:
+        runs=ancient(collect("results/runs/{folder}/manifest.json", folder=PLAN.runs)),
+        evaluations=ancient(
+            collect("results/evaluations/{folder}/manifest.json", folder=RESULTS.evaluations)
+        ),
+    output:
+        manifest="results/reports/{report}/manifest.json",
+        report="results/reports/{report}/report.html",
+        summary="results/reports/{report}/summary.csv",
+        headline="results/reports/{report}/headline.csv",
+    log:
+        "logs/report/{report}.log",
+    conda:
+        "../envs/workflow.yaml"
+    params:
+        identity=report_identity,
+        runs=lambda wildcards, input: [path.rpartition("/")[0] for path in input.runs],
+        evaluations=lambda wildcards, input: [
+            path.rpartition("/")[0] for path in input.evaluations
+        ],
+        command=reproduce_command,
+    shell:
+        "python -m scripts.report"
+        " --identity {params.identity:q}"
+        " --runs {params.runs:q} --evaluations {params.evaluations:q}"
+        " --command {params.command:q}"
+        " --report {output.report:q} --summary {output.summary:q} --headline {output.headline:q}"
+        " > {log:q} 2>&1"
+
+
+rule check_experiment:
+    """Fail, after everything else is written, if a run has more errors than it may have."""
+    input:
+        report=ancient("results/reports/{report}/manifest.json"),
+        runs=ancient(collect("results/runs/{folder}/facts.json", folder=PLAN.runs)),
+    output:
+        verdict="results/reports/{report}/verdict.json",
+    log:
+        "logs/check_experiment/{report}.log",
+    conda:
+        "../envs/workflow.yaml"
+    params:
+        identity=report_identity,
+    shell:
+        "python -m scripts.check_experiment"
+        " --identity {params.identity:q} --facts {input.runs:q}"
+        " --output {output.verdict:q} > {log:q} 2>&1"
+
+
+rule link_experiment:
+    """Give people names: link the newest run of this config under the experiment's name."""
+    input:
+        report=ancient(f"results/reports/{PLAN.report.folder}/manifest.json"),
+    output:
+        experiment="results/experiments/{experiment}/experiment.json",
+    log:
+        "logs/link_experiment/{experiment}.log",
+    conda:
+        "../envs/workflow.yaml"
+    params:
+        experiment=experiment_record,
+    shell:
+        "python -m scripts.link_experiment"
+        " --experiment {params.experiment:q}"
+        " --output {output.experiment:q} > {log:q} 2>&1"

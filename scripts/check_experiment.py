@@ -1,0 +1,58 @@
+"""Judge the errors of an experiment's runs, after everything else has been written.
+
+In: the facts of each run. Out: `verdict.json`, only if every run keeps its `max_error_rate`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from scripts.llm_batch.addresses import read_json, write_json_atomic
+from scripts.llm_batch.errors import WorkflowError, run_cli
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line of this program."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--identity", required=True, type=json.loads, help="JSON of the report's")
+    parser.add_argument("--facts", required=True, type=Path, nargs="+", help="facts.json of runs")
+    parser.add_argument("--output", required=True, type=Path, help="verdict.json to write")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the verdict; 0 if every run keeps its limit."""
+    arguments = build_parser().parse_args(argv)
+    limits = [entry["max_error_rate"] for entry in arguments.identity["evaluations"]]
+    verdicts = [
+        judge(read_json(path), limit, path.parent)
+        for path, limit in zip(arguments.facts, limits, strict=True)
+    ]
+    broken = [verdict["message"] for verdict in verdicts if verdict["message"]]
+    if broken:
+        raise WorkflowError("; ".join(broken))
+    write_json_atomic(arguments.output, {"runs": verdicts})
+    return 0
+
+
+def judge(facts: Mapping[str, Any], limit: float, folder: Path) -> dict[str, Any]:
+    """Return a run's error rate (errors / completions), its limit, and a message if above it."""
+    errors = sum(facts["errors"].values())
+    rate = errors / facts["completions"] if facts["completions"] else 0.0
+    message = None
+    if rate > limit:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in facts["errors"].items())
+        message = (
+            f"{folder.name}: {errors} of {facts['completions']} completions are errors ({kinds}): "
+            f"{rate:.2%}, above max_error_rate {limit:.2%}; see {folder}/failures.jsonl, mend the "
+            "prompts or raise max_error_rate (the report is written all the same)"
+        )
+    return {"run": facts["run"], "error_rate": rate, "limit": limit, "message": message}
+
+
+if __name__ == "__main__":
+    run_cli(main)
