@@ -1,0 +1,275 @@
+"""Prompts: rows of a data file, and the text or the messages that each becomes.
+
+Nothing in a data file raises: a row that cannot be read or rendered carries a typed error, which
+becomes the completion of that row.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, NamedTuple, cast
+
+import orjson
+
+from scripts.llm_batch.config_errors import nearest
+from scripts.llm_batch.config_records import Prompts
+from scripts.llm_batch.errors import WorkflowError
+from scripts.llm_batch.templates import PromptTemplate, TemplateFailure
+
+ROLES = ("system", "developer", "user", "assistant", "tool", "function", "ipython")
+"""Who may speak in a chat; another word is more often a typing error than a role."""
+
+MAX_TAGS = 20
+MAX_TAG_TEXT = 200
+"""Characters; longer texts are what prompts are made of, not what rows are sorted by."""
+
+MAX_TOKEN_ID = 2**31 - 1
+
+# orjson turns whole numbers beyond 64 bits into floats, and so would change an id or a prompt.
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")
+_BOM = b"\xef\xbb\xbf"
+
+
+class Row(NamedTuple):
+    """One row: its 1-based line, and its fields or why it has none."""
+
+    line: int
+    fields: dict[str, Any] | None
+    error: str | None = None
+
+
+class Rendered(NamedTuple):
+    """A row as a prompt, or as a typed error (`prompt` is None then).
+
+    `prompt` is what a request holds: {"text": …}, {"messages": …, "chat_template_kwargs": …} or
+    {"token_ids": …}. `content` is the same to read: the text, or JSON of messages or token ids.
+    `id` is the row's own id, None without one. `reference` and `tags` are JSON or None.
+    """
+
+    prompt: Mapping[str, Any] | None
+    content: str
+    id: str | None
+    reference: str | None
+    tags: str | None
+    error_type: str | None = None
+    error_message: str | None = None
+
+
+class RowError(Exception):
+    """A row that cannot become a prompt: an error type of the closed list, and a message."""
+
+    def __init__(self, kind: str, message: str, content: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+        self.content = content
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """Yield the rows of a JSON Lines file (.jsonl, .jsonl.gz) as they are read.
+
+    Blank lines are skipped but counted; a byte order mark and carriage returns are ignored. A line
+    that is not a JSON object is a row with an error. Raises `WorkflowError` if the file cannot be
+    read.
+    """
+    try:
+        with _open(path) as stream:
+            for number, line in enumerate(stream, start=1):
+                if number == 1 and line.startswith(_BOM):
+                    line = line[len(_BOM) :]
+                if line.isspace() or not line:
+                    continue
+                yield _parse(number, line)
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise WorkflowError(f"{path}: cannot be read: {reason}; is the file complete?") from None
+
+
+def _open(path: Path) -> IO[bytes]:
+    if path.suffix == ".gz":
+        return cast(IO[bytes], gzip.open(path, "rb"))
+    return path.open("rb")
+
+
+def _parse(number: int, line: bytes) -> Row:
+    try:
+        fields = _exact_json(line) if _LONG_NUMBER.search(line) else orjson.loads(line)
+    except json.JSONDecodeError as error:
+        return Row(number, None, f"line {number}, column {error.colno}: not JSON: {error.msg}")
+    except (ValueError, RecursionError) as error:
+        return Row(number, None, f"line {number}: not JSON: {error}")
+    if not isinstance(fields, dict):
+        found = _json_type(fields)
+        return Row(number, None, f"line {number}: expected a JSON object {{…}}, found {found}")
+    return Row(number, fields)
+
+
+def _exact_json(line: bytes) -> Any:
+    orjson.loads(line)  # Stricter than json: no NaN, no half surrogate pairs, only UTF-8.
+    return json.loads(line)
+
+
+def _json_type(value: Any) -> str:
+    names = {list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+class Renderer:
+    """Turns rows into prompts under one `Prompts` section; its templates are compiled once."""
+
+    def __init__(self, prompts: Prompts) -> None:
+        self._prompts = prompts
+        self._kwargs = dict(prompts.chat_template_kwargs)
+        self._text = PromptTemplate(prompts.template) if prompts.template is not None else None
+        self._messages = (
+            None
+            if prompts.messages is None
+            else [(m["role"], PromptTemplate(m["content"])) for m in prompts.messages]
+        )
+        self._not_tags = {prompts.id, prompts.reference, "prompt", "messages"}
+
+    def render(self, row: Row) -> Rendered:
+        """Return the prompt of a row, or its error; never raises for what a row holds."""
+        fields = row.fields
+        if fields is None:
+            return Rendered(None, "", None, None, None, "row_malformed", row.error)
+        name = self._id(fields)
+        reference = self._reference(fields)
+        tags = self._tags(fields)
+        try:
+            prompt, content = self._prompt(fields)
+        except RowError as error:
+            message = f"line {row.line}: {error.message}"
+            return Rendered(None, error.content, name, reference, tags, error.kind, message)
+        except TemplateFailure as error:
+            message = f"line {row.line}: {error}"
+            return Rendered(None, "", name, reference, tags, "template_error", message)
+        return Rendered(prompt, content, name, reference, tags)
+
+    def _prompt(self, fields: dict[str, Any]) -> tuple[dict[str, Any], str]:
+        if self._text is not None:
+            return _text_prompt(self._text.render(fields))
+        if self._messages is not None:
+            messages = [
+                {"role": role, "content": template.render(fields)}
+                for role, template in self._messages
+            ]
+            return self._chat_prompt(messages)
+        if "messages" in fields:
+            return self._chat_prompt(_checked_messages(fields["messages"]))
+        if "prompt" in fields:
+            return _own_prompt(fields["prompt"])
+        known = ", ".join(map(repr, fields)) or "no field"
+        raise RowError(
+            "row_malformed",
+            f"neither 'prompt' nor 'messages', but {known}; rename a field or write a template",
+        )
+
+    def _chat_prompt(self, messages: list[dict[str, str]]) -> tuple[dict[str, Any], str]:
+        content = orjson.dumps(messages).decode()
+        if not any(message["content"].strip() for message in messages):
+            raise RowError("prompt_empty", "every message of the prompt is empty", content)
+        return {"messages": messages, "chat_template_kwargs": self._kwargs}, content
+
+    def _id(self, fields: Mapping[str, Any]) -> str | None:
+        value = fields.get(self._prompts.id) if self._prompts.id is not None else None
+        if value is None or value == "":
+            return None
+        return value if isinstance(value, str) else to_json(value)
+
+    def _reference(self, fields: Mapping[str, Any]) -> str | None:
+        value = fields.get(self._prompts.reference) if self._prompts.reference else None
+        return None if value is None else to_json(value)
+
+    def _tags(self, fields: Mapping[str, Any]) -> str | None:
+        tags = {}
+        for key, value in fields.items():
+            kind = type(value)
+            if kind is str:
+                if len(value) > MAX_TAG_TEXT:
+                    continue
+            elif kind is not int and kind is not float and kind is not bool:
+                continue
+            if key not in self._not_tags:
+                tags[key] = value
+                if len(tags) == MAX_TAGS:
+                    break
+        return to_json(tags) if tags else None
+
+
+def render(prompts: Prompts, row: Row) -> Rendered:
+    """Render one row; for many rows make one `Renderer`."""
+    return Renderer(prompts).render(row)
+
+
+def to_json(value: Any) -> str:
+    """Return compact JSON; whole numbers may have any number of digits."""
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _text_prompt(text: str) -> tuple[dict[str, Any], str]:
+    if not text or text.isspace():
+        raise RowError("prompt_empty", "the prompt is empty", text)
+    return {"text": text}, text
+
+
+def _own_prompt(value: Any) -> tuple[dict[str, Any], str]:
+    if isinstance(value, str):
+        return _text_prompt(value)
+    if isinstance(value, list):
+        wrong = next((token for token in value if not _is_token(token)), None)
+        if wrong is None and value:
+            return {"token_ids": value}, to_json(value)
+        if not value:
+            raise RowError("prompt_empty", "the list of token ids in 'prompt' is empty", "[]")
+    raise RowError(
+        "row_malformed",
+        "'prompt' is neither text nor a list of token ids (whole numbers from 0)",
+    )
+
+
+def _is_token(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= MAX_TOKEN_ID
+
+
+def _checked_messages(value: Any) -> list[dict[str, str]]:
+    if not isinstance(value, list):
+        raise RowError(
+            "row_malformed", f"'messages' is {_json_or_object(value)}, expected a list of messages"
+        )
+    if not value:
+        raise RowError("prompt_empty", "'messages' is an empty list", "[]")
+    for number, message in enumerate(value, start=1):
+        problem = _message_problem(message)
+        if problem:
+            raise RowError("row_malformed", f"message {number} of 'messages' {problem}")
+    return value
+
+
+def _message_problem(message: Any) -> str | None:
+    if not isinstance(message, dict):
+        return f"is {_json_or_object(message)}, expected an object with 'role' and 'content'"
+    for key in ("role", "content"):
+        if key not in message:
+            return f"has no '{key}'"
+    for key, value in message.items():
+        if not isinstance(value, str):
+            return f"has {_json_or_object(value)} as '{key}', expected text"
+    role = message["role"]
+    if role in ROLES:
+        return None
+    close = nearest(role, ROLES)
+    mean = f"did you mean '{close}'?" if close else "take one of " + ", ".join(ROLES)
+    return f"has the unknown role {role[:60]!r}; {mean}"
+
+
+def _json_or_object(value: Any) -> str:
+    return "an object" if isinstance(value, dict) else _json_type(value)

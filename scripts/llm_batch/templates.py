@@ -1,0 +1,127 @@
+"""Prompt templates: Jinja over a row's fields, sandboxed, and the same on every machine and day."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jinja2
+from jinja2 import nodes
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from scripts.llm_batch.config_errors import nearest
+
+_UNDEFINED = re.compile(r"^'(?P<name>.+)' is undefined$", re.DOTALL)
+_NEEDS_FILES = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
+
+
+class TemplateFailure(Exception):
+    """A template could not be filled with the fields of a row."""
+
+
+class TemplateProblem(NamedTuple):
+    """Why a template is not valid, and the 1-based line within it."""
+
+    message: str
+    line: int
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """Jinja for data: `row.items` is the field "items", not Python's method."""
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        if isinstance(obj, Mapping) and attribute in obj:
+            return obj[attribute]
+        return super().getattr(obj, attribute)
+
+
+def _printable(value: Any) -> Any:
+    """Refuse what would print as None or as an address in memory."""
+    if value is None:
+        raise TemplateFailure("the template prints a field that is null; use {{ field or '' }}")
+    if callable(value) and not isinstance(value, jinja2.Undefined):
+        raise TemplateFailure("the template prints a function; are the parentheses missing?")
+    return value
+
+
+def _environment() -> jinja2.Environment:
+    environment = _Environment(
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,
+        keep_trailing_newline=True,
+        finalize=_printable,
+    )
+    # Both are random: the same config would ask another question each time.
+    del environment.globals["lipsum"]
+    del environment.filters["random"]
+    return environment
+
+
+_ENVIRONMENT = _environment()
+
+
+def template_problem(text: str) -> TemplateProblem | None:
+    """Return what is wrong with a template before any row is seen, None if nothing is."""
+    try:
+        tree = _ENVIRONMENT.parse(text)
+        for node in tree.find_all(_NEEDS_FILES):
+            what = type(node).__name__.lower()
+            message = f"a template cannot {what} files; write everything into this one"
+            return TemplateProblem(message, node.lineno)
+        # Code generation, which knows the filters, without compiling the code.
+        _ENVIRONMENT.compile(text, raw=True)
+    except jinja2.TemplateSyntaxError as error:
+        message = f"not a Jinja template: {error.message or 'syntax error'}"
+        return TemplateProblem(f"{_one_line(message)} (line {error.lineno} of it)", error.lineno)
+    except (RecursionError, MemoryError, ValueError, OverflowError) as error:
+        return TemplateProblem(f"not a Jinja template: {_one_line(str(error))}", 1)
+    return None
+
+
+class PromptTemplate:
+    """A compiled template."""
+
+    def __init__(self, text: str) -> None:
+        """Compile `text`; raises `jinja2.TemplateSyntaxError`, see `template_problem`."""
+        self._template = _ENVIRONMENT.from_string(text)
+        self._render: Callable[..., Any] = self._template.root_render_func
+
+    def render(self, fields: dict[str, Any]) -> str:
+        """Return the text for the fields of a row; raise `TemplateFailure` with the cure."""
+        try:
+            # Template.render without the copy of the fields and the rewriting of traces.
+            text = "".join(self._render(self._template.new_context(fields, shared=False)))
+        except TemplateFailure:
+            raise
+        except jinja2.UndefinedError as error:
+            raise TemplateFailure(_undefined(str(error), fields)) from None
+        except Exception as error:  # noqa: BLE001 - a template can raise anything
+            reason = _one_line(str(error)) or "no reason given"
+            raise TemplateFailure(
+                f"the template fails on this row ({type(error).__name__}: {reason})"
+            ) from None
+        if not text.isascii():
+            _check_unicode(text)
+        return text
+
+
+def _undefined(message: str, fields: Mapping[str, Any]) -> str:
+    match = _UNDEFINED.match(message)
+    if match is None:
+        return f"the template asks for something the row has not: {_one_line(message)}"
+    name = match["name"]
+    close = nearest(name, fields)
+    cure = f"did you mean '{close}'?" if close else "the template names it;"
+    return f"the row has no field '{name}'; {cure} ({', '.join(fields) or 'no fields'})"
+
+
+def _check_unicode(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise TemplateFailure("the template writes half of a surrogate pair") from None
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:300]
