@@ -23,7 +23,7 @@ from scripts.llm_batch.addresses import (
     write_manifest,
 )
 from scripts.llm_batch.errors import WorkflowError, run_cli
-from scripts.llm_batch.sharding import RECORD_ROWS, database, write_table
+from scripts.llm_batch.sharding import RECORD_ROWS, database, first_row, write_table
 from scripts.llm_batch.tables import COMPLETIONS
 
 MERGED = """
@@ -133,10 +133,10 @@ def check_one_answer_each(connection: duckdb.DuckDBPyConnection, ledger: Path) -
             "more than one answer",
         ),
     ):
-        row = connection.execute(f"SELECT count(*), min(key) FROM ({sql})").fetchone()
-        if row and row[0]:
+        count, first = first_row(connection, f"SELECT count(*), min(key) FROM ({sql})")
+        if count:
             raise WorkflowError(
-                f"{ledger}: {row[0]} requests have {what} (the first: {row[1]}); "
+                f"{ledger}: {count} requests have {what} (the first: {first}); "
                 "delete the completions of this batch and run again: its journals are kept"
             )
 
@@ -157,16 +157,16 @@ def count_completions(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
         sql = f"SELECT {column}, count(*) FROM result WHERE {column} IS NOT NULL GROUP BY ALL"
         return dict(sorted(connection.execute(sql).fetchall()))
 
-    totals = connection.execute(
+    completions, rows, samples, completion_tokens, prompt_tokens = first_row(
+        connection,
         "SELECT count(*), count(DISTINCT line), max(sample) + 1, sum(completion_tokens), "
-        "sum(prompt_tokens) FROM result"
-    ).fetchone()
-    reuse = connection.execute(
-        "SELECT count(*), count(*) FILTER ((key, max_tokens) IN "
-        "(SELECT (key, max_tokens) FROM reused_answers)) FROM ledger WHERE key IS NOT NULL"
-    ).fetchone()
-    completions, rows, samples, completion_tokens, prompt_tokens = totals or (0,) * 5
-    requested, reused = reuse or (0, 0)
+        "sum(prompt_tokens) FROM result",
+    )
+    requested, reused = first_row(
+        connection,
+        "SELECT count(l.key), count(r.key) FROM ledger l "
+        "LEFT JOIN reused_answers r ON l.key = r.key AND l.max_tokens = r.max_tokens",
+    )
     return {
         "completions": completions,
         "rows": rows,

@@ -37,6 +37,7 @@ from scripts.llm_batch.sharding import (
     PARQUET,
     create_table,
     database,
+    first_row,
     insert,
     load_answers,
     unite_requests,
@@ -93,8 +94,7 @@ def fill_batch(
         runs = [run for run in batch["runs"] if run["prompts"] == name]
         rows |= write_ledgers(connection, prompts, runs, folder / "ledger", results)
     unite_requests(connection)
-    found = connection.execute("SELECT count(*) FROM wanted").fetchone()
-    requests = int(found[0]) if found else 0
+    requests = int(first_row(connection, "SELECT count(*) FROM wanted")[0])
     engine = address("engines", batch["identity"]["engine"])
     load_answers(connection, read_journals(engine_journals(results / "engines", engine)))
     reused = write_reused(connection, folder / "reused.parquet")

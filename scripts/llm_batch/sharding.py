@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -40,6 +40,12 @@ def database(scratch: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         yield connection
     finally:
         connection.close()
+
+
+def first_row(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...]:
+    """Return the first row of a query, and finish the query."""
+    rows: list[tuple[Any, ...]] = connection.execute(sql).fetchall()
+    return rows[0]
 
 
 def create_table(connection: duckdb.DuckDBPyConnection, name: str, schema: pa.Schema) -> None:
@@ -126,8 +132,7 @@ def write_shards(
         "FROM wanted WINDOW ordered AS (ORDER BY prefix, key, max_tokens "
         "ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)"
     )
-    row = connection.execute("SELECT coalesce(sum(expected_tokens), 0) FROM placed").fetchone()
-    total = int(row[0]) if row else 0
+    total = int(first_row(connection, "SELECT coalesce(sum(expected_tokens), 0) FROM placed")[0])
     counts = []
     for shard in range(shards):
         low, high = total * shard // shards, total * (shard + 1) // shards
