@@ -30,7 +30,7 @@ from scripts.llm_batch.answers import engine_journals, read_journals
 from scripts.llm_batch.config import Prompts
 from scripts.llm_batch.digests import DigestMemo
 from scripts.llm_batch.errors import WorkflowError, run_cli
-from scripts.llm_batch.ledger import REQUESTS, PromptRow, RowNumbering, chunks, expand
+from scripts.llm_batch.ledger import REQUESTS, PromptRow, Requester, RowNumbering, chunks
 from scripts.llm_batch.prompts import Renderer, read_rows
 from scripts.llm_batch.requests import sampling_key
 from scripts.llm_batch.sharding import (
@@ -122,8 +122,10 @@ def write_ledgers(
     path = Path(prompts["path"])
     check_unchanged(path, identity["data"], results)
     on_too_long = identity.get("on_too_long", "error")
-    samplings = {run["folder"]: sampling_key(run["sampling"]) for run in runs}
-    rows = dict.fromkeys(samplings, 0)
+    requesters = {
+        run["folder"]: Requester(sampling_key(run["sampling"]), on_too_long) for run in runs
+    }
+    rows = dict.fromkeys(requesters, 0)
     with ExitStack() as stack:
         writers = {
             run: stack.enter_context(
@@ -131,11 +133,11 @@ def write_ledgers(
                     stack.enter_context(atomic_path(folder / f"{run}.parquet")), LEDGER, **PARQUET
                 )
             )
-            for run in samplings
+            for run in requesters
         }
         for chunk in chunks(prompt_rows(path, identity)):
-            for run, sampling in samplings.items():
-                expanded = expand(chunk, sampling, on_too_long)
+            for run, requester in requesters.items():
+                expanded = requester.expand(chunk)
                 writers[run].write_batch(expanded.ledger)
                 insert(connection, "requests", expanded.requests)
                 rows[run] += expanded.ledger.num_rows

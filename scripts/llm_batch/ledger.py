@@ -1,4 +1,4 @@
-"""From a prompts file to the ledger of a run and the requests it needs.
+"""From rendered prompts to the ledger of a run and the requests it needs.
 
 A ledger holds one row for each completion that a run expects, in prompt order, with the key of the
 request that will answer it, or the error that was found before any engine was asked.
@@ -6,7 +6,7 @@ request that will answer it, or the error that was found before any engine was a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -38,18 +38,23 @@ REQUESTS = pa.schema(
 """Requests on their way into shards; `line` is the JSON that the worker will read."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PromptRow:
-    """A row of a prompts file, rendered, with an id that no other row of the file has."""
+    """A row of a prompts file, rendered, with an id that no other row of the file has.
+
+    `sent` is the JSON of the prompt, empty for a row in error; `digest` its sha256; `occurrence`
+    how many rows before it send the same.
+    """
 
     row: str
     line: int
+    sent: bytes
     digest: str
     occurrence: int
     rendered: Rendered
 
 
-class Batches(NamedTuple):
+class Expanded(NamedTuple):
     """Record batches of one chunk: ledger rows and the requests they refer to."""
 
     ledger: pa.RecordBatch
@@ -71,10 +76,11 @@ class RowNumbering:
             row = f"{row}#{line}"
         self._ids.add(row)
         if rendered.prompt is None:
-            return PromptRow(row, line, "", 0, rendered)
+            return PromptRow(row, line, b"", "", 0, rendered)
         # What is sent decides the answer: text or messages, and arguments of the chat template.
-        digest = prompt_digest(orjson.dumps(rendered.prompt, option=orjson.OPT_SORT_KEYS))
-        return PromptRow(row, line, digest, self._occurrence(digest), rendered)
+        sent = orjson.dumps(rendered.prompt, option=orjson.OPT_SORT_KEYS)
+        digest = prompt_digest(sent)
+        return PromptRow(row, line, sent, digest, self._occurrence(digest), rendered)
 
     def _occurrence(self, digest: str) -> int:
         short = int(digest[:16], 16)
@@ -85,60 +91,45 @@ class RowNumbering:
         return self._repeats[short]
 
 
-def expand(
-    rows: Sequence[PromptRow], sampling: SamplingKey, on_too_long: str
-) -> Batches:
-    """Return ledger rows and requests of `rows` under one sampling."""
-    ledger: list[tuple[Any, ...]] = []
-    requests: list[tuple[Any, ...]] = []
-    for row in rows:
-        for sample in range(sampling.n):
-            entry, request = _expand_sample(row, sampling, sample, on_too_long)
-            ledger.append(entry)
-            if request is not None:
-                requests.append(request)
-    return Batches(_batch(ledger, LEDGER), _batch(requests, REQUESTS))
+class Requester:
+    """Expands rows under one sampling; what all its requests share is written once."""
 
+    def __init__(self, sampling: SamplingKey, on_too_long: str) -> None:
+        self._sampling = sampling
+        # What is done with a prompt that is too long decides its answer: it is part of the key.
+        self._suffix = "" if on_too_long == "error" else f":{on_too_long}"
+        params = orjson.dumps(dict(sampling.params)).decode()
+        seeded = "" if sampling.seed is None else ',"seed":{seed}'
+        self._params = params[:-1].replace("{", "{{").replace("}", "}}") + seeded + "}}"
+        self._tail = f',"on_too_long":{orjson.dumps(on_too_long).decode()}'
 
-def _expand_sample(
-    row: PromptRow, sampling: SamplingKey, sample: int, on_too_long: str
-) -> tuple[tuple[Any, ...], tuple[Any, ...] | None]:
-    rendered = row.rendered
-    common = (rendered.content, rendered.reference, rendered.tags)
-    if rendered.prompt is None:
-        error = (rendered.error_type, rendered.error_message)
-        entry = (row.row, row.line, sample, None, sampling.max_tokens, None, *common, *error)
-        return entry, None
-    seed = sample_seed(sampling, row.digest, row.occurrence, sample)
-    # What is done with a prompt that is too long decides its answer, so it is part of the key.
-    digest = row.digest if on_too_long == "error" else f"{row.digest}:{on_too_long}"
-    key = request_key(sampling, digest, seed)
-    entry = (row.row, row.line, sample, key, sampling.max_tokens, seed, *common, None, None)
-    expected = len(rendered.content) // CHARACTERS_PER_TOKEN + sampling.max_tokens
-    line = request_line(key, rendered.prompt, sampling, seed, on_too_long, expected)
-    request = (key, sampling.max_tokens, rendered.content[:PREFIX_CHARACTERS], expected, line)
-    return entry, request
+    def expand(self, rows: Sequence[PromptRow]) -> Expanded:
+        """Return ledger rows and requests of `rows`."""
+        ledger: list[tuple[Any, ...]] = []
+        requests: list[tuple[Any, ...]] = []
+        limit = self._sampling.max_tokens
+        for row in rows:
+            rendered = row.rendered
+            shared = (rendered.content, rendered.reference, rendered.tags)
+            error = (rendered.error_type, rendered.error_message)
+            for sample in range(self._sampling.n):
+                key = seed = None
+                if rendered.prompt is not None:
+                    seed = sample_seed(self._sampling, row.digest, row.occurrence, sample)
+                    key = request_key(self._sampling, row.digest + self._suffix, seed)
+                    requests.append(self._request(row, key, seed))
+                ledger.append((row.row, row.line, sample, key, limit, seed, *shared, *error))
+        return Expanded(_batch(ledger, LEDGER), _batch(requests, REQUESTS))
 
-
-def request_line(
-    key: str,
-    prompt: Mapping[str, Any],
-    sampling: SamplingKey,
-    seed: int | None,
-    on_too_long: str,
-    expected_tokens: int,
-) -> str:
-    """Return the JSON of one request, as the worker reads it."""
-    params = dict(sampling.params) if seed is None else {**sampling.params, "seed": seed}
-    record = {
-        "key": key,
-        "max_tokens": sampling.max_tokens,
-        "prompt": prompt,
-        "sampling": params,
-        "on_too_long": on_too_long,
-        "expected_tokens": expected_tokens,
-    }
-    return orjson.dumps(record).decode()
+    def _request(self, row: PromptRow, key: str, seed: int | None) -> tuple[Any, ...]:
+        content, limit = row.rendered.content, self._sampling.max_tokens
+        expected = len(content) // CHARACTERS_PER_TOKEN + limit
+        line = (
+            f'{{"key":"{key}","max_tokens":{limit},"prompt":{row.sent.decode()},'
+            f'"sampling":{self._params.format(seed=seed)}{self._tail},'
+            f'"expected_tokens":{expected}}}'
+        )
+        return key, limit, content[:PREFIX_CHARACTERS], expected, line
 
 
 def _batch(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.RecordBatch:
