@@ -6,6 +6,7 @@ The code that scores is in `scripts.llm_batch.metrics`, one class for each type.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -40,6 +41,27 @@ class Setting:
             schema["enum"] = list(self.choices)
         schema["description"] = self.description
         return schema
+
+    def problem(self, value: object) -> str | None:
+        """Return what was expected instead of `value`, or None if `value` is accepted."""
+        if value is None:
+            return None if self.default is None and not self.required else self._expected()
+        if isinstance(value, bool):
+            accepted = self.kind == "boolean"
+        elif isinstance(value, (int, float)):
+            least = -math.inf if self.minimum is None else self.minimum
+            accepted = self.kind == "number" and least <= value < math.inf
+        else:
+            accepted = isinstance(value, str) and self.kind == "string"
+        if self.choices:
+            accepted = accepted and value in self.choices
+        return None if accepted else self._expected()
+
+    def _expected(self) -> str:
+        if self.choices:
+            return "one of: " + ", ".join(self.choices)
+        limit = "" if self.minimum is None else f" of at least {self.minimum:g}"
+        return f"a {self.kind}{limit}"
 
 
 @dataclass(frozen=True)
