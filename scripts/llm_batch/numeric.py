@@ -25,6 +25,7 @@ _SEPARATORS_REMOVED = str.maketrans(
 # A minus after a word, a digit or a closing bracket subtracts or joins ("3-5", "GPT-4").
 _NUMBER = re.compile(
     rf"""
+    (?=[{_MINUS_SIGNS}+\uff0b.\d])  # fails at once where no number can start
     (?:(?<![\w.)\]])[{_MINUS_SIGNS}+\uff0b][$€£¥]?(?=\.?\d))?
     (?:
         (?<!\d)\d{{1,3}}(?:[{_GROUP_SEPARATORS}]\d{{3}})+(?!\d)(?:\.\d+)?
