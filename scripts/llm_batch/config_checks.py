@@ -197,6 +197,4 @@ def _nearest_path(path: Path) -> str:
     close = nearest(missing, names)
     if close:
         return f"did you mean '{known / close}'?"
-    if known == path.parent:
-        return f"paths count from {Path.cwd()}"
-    return f"'{known}' exists, but has no '{missing}'; paths count from {Path.cwd()}"
+    return f"there is no '{missing}' in '{known.resolve()}'"

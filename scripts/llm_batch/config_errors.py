@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ ConfigPath = tuple[str | int, ...]
 """Keys and list positions from the top of a config to one of its values."""
 
 MAX_SHOWN = 10
+_PLAIN_KEY = re.compile(r"[\w+-]+")
 COMMAND_LINE = "--config"
 
 # The loader written in C is ten times faster; PyYAML can be built without it.
@@ -48,11 +50,14 @@ def load_sources(paths: Sequence[Path]) -> list[SourceFile]:
 
 
 def _load_source(path: Path) -> SourceFile:
-    try:
-        loader = _Loader(path.read_text(encoding="utf-8"))
-        return SourceFile(display_path(path), loader.get_single_node(), loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError):
-        return SourceFile(display_path(path), None, None)
+    # What the fast loader refuses, the other one, which Snakemake uses, may accept.
+    for kind in (_Loader, yaml.SafeLoader):
+        try:
+            loader = kind(path.read_text(encoding="utf-8-sig"))
+            return SourceFile(display_path(path), loader.get_single_node(), loader)
+        except (OSError, ValueError, yaml.YAMLError, RecursionError):
+            continue
+    return SourceFile(display_path(path), None, None)
 
 
 def display_path(path: Path) -> str:
@@ -76,7 +81,7 @@ def path_text(path: ConfigPath) -> str:
 
 def show_key(key: str) -> str:
     """Return a key on one line, with quotes only when it is not plain."""
-    return key if key.isprintable() and key and not key.isspace() else repr(key)
+    return key if _PLAIN_KEY.fullmatch(key) else repr(key)
 
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:
@@ -121,9 +126,10 @@ def locate(path: ConfigPath, raw: Any, sources: Sequence[SourceFile], line_offse
         if _overridden(source, value_node, value):
             return COMMAND_LINE
         return f"{source.name}:{_line_number(line_node, value_node, line_offset)}"
-    if not present and sources:
-        return f"{sources[-1].name}:1"
-    return COMMAND_LINE
+    unreadable = [source.name for source in sources if source.root is None]
+    if unreadable:
+        return unreadable[-1]
+    return f"{sources[-1].name}:1" if sources and not present else COMMAND_LINE
 
 
 def _line_number(line_node: yaml.Node, value_node: yaml.Node, offset: int) -> int:
@@ -182,7 +188,7 @@ def yaml_value(text: str) -> Any:
 def _overridden(source: SourceFile, node: yaml.Node, value: Any) -> bool:
     """Tell whether the command line replaced this value; only plain values can be compared."""
     if not isinstance(node, yaml.ScalarNode):
-        return not isinstance(value, (Mapping, list, tuple))
+        return value is None or isinstance(value, (str, bool, int, float))
     try:
         written = source.loader.construct_object(node, deep=True)
     except (yaml.YAMLError, ValueError, OverflowError):

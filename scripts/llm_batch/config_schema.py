@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import functools
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ SCHEMA_PATH = Path(__file__).parents[2] / "config" / "schemas" / "config.schema.
 
 MAX_DEPTH = 32
 MAX_VALUES = 1_000_000
+MAX_BITS = 64
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -94,15 +97,22 @@ class _Converter:
                 text = "holds half of a surrogate pair, which is not text; write the character"
                 self.problems.append(Problem(path, text))
             return value
+        if isinstance(value, int) and value.bit_length() > MAX_BITS:
+            text = f"a whole number of {value.bit_length()} bits is too large; write a smaller one"
+            self.problems.append(Problem(path, text))
+            return None
         if isinstance(value, float) and not math.isfinite(value):
             self.problems.append(Problem(path, f"{value} is not a number that can be used"))
             return value
         if value is None or isinstance(value, (bool, int, float)):
             return value
-        kind = type(value).__name__
-        text = f"YAML reads this as a {kind} ({show(str(value))}); put it in quotes to make it text"
+        if isinstance(value, datetime.date):
+            text = f"YAML reads this as a date ({value.isoformat()}); put it in quotes"
+        else:
+            kind = type(value).__name__
+            text = f"YAML reads this as {kind}, which no key takes; write text, a number or a list"
         self.problems.append(Problem(path, text))
-        return str(value)
+        return None
 
 
 def _is_utf8(text: str) -> bool:
@@ -129,8 +139,8 @@ def _problems(error: Any, prefix: ConfigPath) -> Iterator[Problem]:
         yield from _missing_keys(error, path)
     elif error.validator == "oneOf":
         yield from _chosen_branch(error, path)
-    elif error.parent is None and "propertyNames" in error.absolute_schema_path:
-        yield Problem((*path, error.instance), _bad_name(error.instance))
+    elif list(error.schema_path)[-2:-1] == ["propertyNames"]:
+        yield Problem((*path, error.instance), _bad_name(error.instance, error.schema))
     else:
         yield Problem(path, _wrong_value(error, path))
 
@@ -140,14 +150,12 @@ def _unknown_keys(error: Any, path: ConfigPath) -> Iterator[Problem]:
     for key in error.instance:
         if key in allowed:
             continue
-        elsewhere = foreign_key(load_schema(), path, key)
         close = nearest(key, allowed)
-        if elsewhere:
-            cure = elsewhere
-        elif close:
-            cure = f"did you mean '{close}'?"
-        else:
-            cure = "remove it or take one that exists;"
+        mean = f"did you mean '{close}'?" if close else None
+        elsewhere = foreign_key(load_schema(), path, key)
+        # On top only names of sections are expected; below, a key of another section was meant.
+        cure = (mean or elsewhere) if path == () else (elsewhere or mean)
+        cure = cure or "remove it;"
         yield Problem((*path, key), f"unknown key; {cure} allowed: {', '.join(allowed)}")
 
 
@@ -155,12 +163,14 @@ def _missing_keys(error: Any, path: ConfigPath) -> Iterator[Problem]:
     for key in error.validator_value:
         if key not in error.instance:
             about = error.schema.get("properties", {}).get(key, {}).get("description", "")
+            if "oneOf" in error.schema:
+                about = expected({"enum": list(_branches(error.schema["oneOf"]))})
             yield Problem(path, f"the key '{key}' is missing; add it: {about}")
 
 
 def _chosen_branch(error: Any, path: ConfigPath) -> Iterator[Problem]:
     """Report against the branch that the entry's `type` names."""
-    branches = {branch["properties"]["type"]["const"]: branch for branch in error.validator_value}
+    branches = _branches(error.validator_value)
     kind = error.instance.get("type") if isinstance(error.instance, dict) else None
     if not isinstance(kind, str) or kind not in branches:
         if isinstance(error.instance, dict) and "type" in error.instance:
@@ -173,10 +183,14 @@ def _chosen_branch(error: Any, path: ConfigPath) -> Iterator[Problem]:
         yield from _problems(inner, path)
 
 
-def _bad_name(name: str) -> str:
-    kept = "".join(
-        char if char.isascii() and (char.isalnum() or char in "_+-") else "-" for char in name
-    ).lstrip("_+-")[:100]
+def _branches(one_of: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    return {branch["properties"]["type"]["const"]: branch for branch in one_of}
+
+
+def _bad_name(name: str, schema: Mapping[str, Any]) -> str:
+    if "maxLength" not in schema:
+        return f"expected a token id, found {show(name)}; write the number of the token"
+    kept = re.sub(r"[^A-Za-z0-9_+-]+", "-", name).strip("-_+")[:100]
     cure = f"write '{kept}'" if kept else "choose another"
     return f"a name has letters, digits, '_', '+' and '-', at most 100; {cure}"
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
-from scripts.llm_batch.config_errors import ConfigPath
+from scripts.llm_batch.config_errors import ConfigPath, nearest
 
 MAX_TEXT = 60
 
 _TYPE_WORDS = {
     "boolean": "true or false",
     "object": "a mapping",
-    "null": "null",
 }
 
 ALIASES: Mapping[str, str] = {
@@ -47,6 +47,8 @@ def show(value: Any) -> str:
     if isinstance(value, int):
         # Python refuses to print integers of more than 4300 digits.
         return str(value) if value.bit_length() < 200 else "a whole number of over 60 digits"
+    if isinstance(value, float):
+        return repr(value)
     if isinstance(value, str):
         short = value if len(value) <= MAX_TEXT else value[: MAX_TEXT - 1] + "…"
         return "empty text" if not value else f"the text {_quoted(short)}"
@@ -70,7 +72,8 @@ def expected(schema: Mapping[str, Any]) -> str:
         return choices[0] if len(choices) == 1 else f"one of {', '.join(choices)}"
     types = schema.get("type", [])
     listed = [types] if isinstance(types, str) else list(types)
-    return " or ".join(_expected_type(kind, schema) for kind in listed) or "a value"
+    words = [_expected_type(kind, schema) for kind in listed if kind != "null"]
+    return " or ".join(words) + (", or null" if "null" in listed else "")
 
 
 def _choice(value: Any) -> str:
@@ -120,51 +123,76 @@ def type_cure(schema: Mapping[str, Any], found: Any, path: ConfigPath) -> str | 
     """Return how to mend a value of the wrong type, if the way is clear."""
     types = schema.get("type", [])
     listed = [types] if isinstance(types, str) else list(types)
-    if found is None:
-        return "fill it in, or remove the key"
-    if isinstance(found, str) and not found.strip() and "string" not in listed:
-        return "fill it in, or remove the key"
+    if found is None or (isinstance(found, str) and not found.strip() and "string" not in listed):
+        default = schema.get("default", {})
+        return f"fill it in, or remove the key to get {default}" if default != {} else "fill it in"
     if isinstance(found, str):
-        return _text_cure(listed, found, schema)
+        return _text_cure(listed, found, schema, path)
     if isinstance(found, bool) and "string" in listed:
-        word = "true" if found else "false"
-        return f"YAML reads yes, no, on and off as true and false; put it in quotes ('{word}'?)"
+        return "YAML reads yes, no, on and off as true and false; put it in quotes"
     if isinstance(found, (int, float)) and "string" in listed:
-        return "put it in quotes" if path and len(path) > 1 else "put ./ before a path"
-    if isinstance(found, Mapping) and listed == ["array"]:
+        return "put ./ before it" if path in (("model",), ("prompts",)) else "put it in quotes"
+    if isinstance(found, Mapping) and "array" in listed:
         return "begin each entry with '- '"
     if isinstance(found, list) and listed == ["object"]:
         return "give each entry a name (name: …) instead of '- '"
+    if isinstance(found, list) and path[:1] == ("samplings",):
+        return "make one entry of samplings for each value"
     return None
 
 
-def _text_cure(listed: list[str], found: str, schema: Mapping[str, Any]) -> str | None:
+def _text_cure(
+    listed: list[str], found: str, schema: Mapping[str, Any], path: ConfigPath
+) -> str | None:
     if "enum" in schema:
-        from scripts.llm_batch.config_errors import nearest
-
         close = nearest(found, [str(choice) for choice in schema["enum"]])
         return f"did you mean '{close}'?" if close else None
     if "boolean" in listed:
         return "write true or false without quotes"
     if {"integer", "number"} & set(listed):
-        try:
-            number = float(found.replace("_", ""))
-        except ValueError:
-            return None
-        if "e" in found.lower():
-            return f"YAML reads {found} as text; write {number:.10f}".rstrip("0").rstrip(".")
-        return "remove the quotes"
+        return _number_cure(found.strip())
+    if len(path) == 2 and path[0] in _FIRST_KEYS:
+        return f"write {path[1]}: {{{_FIRST_KEYS[str(path[0])]}: {found}}}"
     return None
+
+
+_FIRST_KEYS = {"models": "path", "engines": "model", "prompts": "path", "metrics": "type"}
+
+
+def _number_cure(found: str) -> str | None:
+    if found.endswith("%") and _is_number(found[:-1]):
+        return f"write {float(found[:-1]) / 100:g}"
+    if _is_number(found.replace(",", ".")) and "," in found:
+        return f"write {found.replace(',', '.')}"
+    if not _is_number(found):
+        return None
+    if "e" in found.lower():
+        plain = f"{float(found):.12f}".rstrip("0").rstrip(".")
+        return f"YAML reads {found} as text; write {plain}"
+    return "remove the quotes"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def foreign_key(schema: Mapping[str, Any], path: ConfigPath, key: str) -> str | None:
     """Return where an unknown key belongs, if another section has it or another tool calls it so."""
     if key in ALIASES:
         return f"that is {ALIASES[key]} here;"
+    if key in _IN_MANY_SECTIONS:
+        return None
     homes = [home for home in _homes(schema, key) if home != _home_of(path)]
-    if not homes or path == ():
+    if not homes:
         return None
     return f"it belongs to {' or '.join(f'{home}.{key}' for home in homes)};"
+
+
+# Common words, which say nothing about the section that was meant.
+_IN_MANY_SECTIONS = frozenset({"name", "path", "id", "model", "engine", "prompts", "sampling"})
 
 
 def _home_of(path: ConfigPath) -> str:

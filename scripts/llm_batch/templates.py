@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jinja2
-from jinja2 import nodes
+from jinja2 import meta, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from scripts.llm_batch.config_errors import nearest
@@ -85,13 +85,16 @@ class PromptTemplate:
     def __init__(self, text: str) -> None:
         """Compile `text`; raises `jinja2.TemplateSyntaxError`, see `template_problem`."""
         self._template = _ENVIRONMENT.from_string(text)
+        used = meta.find_undeclared_variables(_ENVIRONMENT.parse(text))
+        # Without Jinja's own names (range, …) the fields need not be copied: twice as fast.
+        self._shared = used.isdisjoint(_ENVIRONMENT.globals)
         self._render: Callable[..., Any] = self._template.root_render_func
 
     def render(self, fields: dict[str, Any]) -> str:
         """Return the text for the fields of a row; raise `TemplateFailure` with the cure."""
         try:
-            # Template.render without the copy of the fields and the rewriting of traces.
-            text = "".join(self._render(self._template.new_context(fields, shared=False)))
+            # Template.render without the rewriting of traces.
+            text = "".join(self._render(self._template.new_context(fields, shared=self._shared)))
         except TemplateFailure:
             raise
         except jinja2.UndefinedError as error:
