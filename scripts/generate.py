@@ -1,0 +1,167 @@
+"""Answer one shard of a batch with one engine.
+
+In: requests/<shard>.jsonl and the journals of all that was answered before.
+Out: completions/<shard>.parquet (the ANSWERS table, in the order of the requests) and
+facts/<shard>.json. Exit codes: 0; 1 with one line of error; 130 and 143 after SIGINT and SIGTERM.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from scripts.llm_batch.addresses import read_json, utc_now, write_json_atomic
+from scripts.llm_batch.errors import WorkflowError, run_cli
+from scripts.llm_batch.generate_journal import AnswerIndex, find_journals
+from scripts.llm_batch.generate_requests import Requests
+from scripts.llm_batch.generate_results import Totals, write_completions
+from scripts.llm_batch.generate_state import ShardFolder
+from scripts.llm_batch.supervisor import Interrupted, Shard, StopFlag, Supervisor
+from scripts.llm_batch.supervisor_facts import earlier_records, total_of
+from scripts.llm_batch.supervisor_gpus import lease
+from scripts.llm_batch.supervisor_process import adopt_orphans
+from scripts.llm_batch.supervisor_settings import EngineSpec
+
+log = logging.getLogger(__name__)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line of this program."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", required=True, type=Path, help="JSON Lines, one a request")
+    parser.add_argument("--journals", required=True, type=Path, help="folder of the journals")
+    parser.add_argument("--journal-name", required=True, help="<batch>.<shard>")
+    parser.add_argument("--model", default="", help="folder under results/models, '' for a dummy")
+    parser.add_argument(
+        "--environment", default="", help="folder under results/environments, '' for a dummy"
+    )
+    parser.add_argument("--engine", required=True, type=json.loads, help="JSON: identity")
+    parser.add_argument("--tuning", default={}, type=json.loads, help="JSON: placement")
+    parser.add_argument("--determinism", choices=("fast", "strict"), default="fast")
+    parser.add_argument(
+        "--retry-errors", action="store_true", help="ask again what ended with an error before"
+    )
+    parser.add_argument("--completions", required=True, type=Path, help="Parquet to write")
+    parser.add_argument("--facts", required=True, type=Path, help="JSON to write")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Answer a shard; 0 on success."""
+    arguments = build_parser().parse_args(argv)
+    stop = StopFlag()
+    stop.install()
+    adopt_orphans()
+    try:
+        generate(arguments, stop)
+    except Interrupted as error:
+        log.warning("stopped by %s; every finished answer is kept", error)
+        return 128 + error.number
+    return 0
+
+
+def generate(arguments: argparse.Namespace, stop: StopFlag) -> None:
+    """Answer a shard and write its table and facts."""
+    began, started = time.monotonic(), utc_now()
+    spec = engine_spec(arguments)
+    arguments.journals.mkdir(parents=True, exist_ok=True)
+    with ShardFolder(arguments.journals, arguments.journal_name) as folder:
+        requests = Requests(arguments.requests)
+        index = AnswerIndex(requests, accept_errors=not arguments.retry_errors)
+        for journal in find_journals(arguments.journals):
+            index.add(journal)
+            stop.check()
+        recovered = index.count()
+        earlier = earlier_records(folder, arguments.journals)
+        header = {"engine": arguments.engine}
+        shard = Shard(arguments.journal_name, requests, arguments.journals, folder, header)
+        records: list[dict[str, Any]] = []
+        deaths = 0
+        if recovered == len(requests):
+            log.info("%s: all %d requests are answered; no engine needed", shard.name, recovered)
+        else:
+            with lease(spec.device, os.environ) as gpus:
+                supervisor = Supervisor(spec, shard, index, stop, gpus.environment, gpus.uuids)
+                supervisor.run()
+                records, deaths = supervisor.records, supervisor.deaths.total
+        totals = write_completions(index, arguments.completions)
+        facts = {
+            "shard": arguments.requests.stem,
+            "requests": len(requests),
+            "answered": len(requests) - recovered,
+            "recovered": recovered,
+            **shard_facts(totals, [*earlier, *records]),
+            "deaths": deaths + sum(record["exit"] in ("crashed", "hung") for record in earlier),
+            "wall_s": round(time.monotonic() - began, 3),
+            "host": platform.node(),
+            "python": platform.python_version(),
+            "started": started,
+            "finished": utc_now(),
+        }
+        write_json_atomic(arguments.facts, facts)
+    log.info(
+        "%s: %d answered, %d recovered, %d errors, %d engine starts, %.1f s",
+        arguments.journal_name,
+        facts["answered"],
+        recovered,
+        totals.errors.total(),
+        len(records),
+        facts["wall_s"],
+    )
+
+
+def shard_facts(totals: Totals, records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return errors, tokens and engine starts of a shard."""
+    return {
+        "errors": dict(sorted(totals.errors.items())),
+        "tokens": {
+            "prompt": totals.prompt_tokens,
+            "completion": totals.completion_tokens,
+            "cached_prompt": total_of(records, "cached_prompt_tokens"),
+        },
+        "engines": records,
+    }
+
+
+def engine_spec(arguments: argparse.Namespace) -> EngineSpec:
+    """Return the engine that the command line describes; raises `WorkflowError`."""
+    engine: Mapping[str, Any] = arguments.engine
+    backend = engine.get("backend", "vllm")
+    common = {
+        "backend": backend,
+        "args": engine.get("args") or {},
+        "dummy": engine.get("dummy") or {},
+        "tuning": arguments.tuning,
+        "determinism": arguments.determinism,
+    }
+    if backend == "dummy":
+        interpreter = Path(sys.executable)
+        return EngineSpec(**common, model=None, adapter=None, interpreter=interpreter, device="cpu")
+    model, environment = Path(arguments.model), Path(arguments.environment)
+    snapshot = model / "snapshot"
+    if not arguments.model or not (snapshot / "config.json").is_file():
+        raise WorkflowError(f"{snapshot}: no model there (config.json); fetch it again")
+    interpreter = environment / "bin" / "python"
+    if not arguments.environment or shutil.which(interpreter) is None:
+        raise WorkflowError(f"{interpreter}: no interpreter there; build the environment again")
+    adapter = model / "adapter"
+    return EngineSpec(
+        **common,
+        model=snapshot.resolve(),
+        adapter=adapter.resolve() if adapter.is_dir() else None,
+        interpreter=interpreter.absolute(),
+        device="cpu" if read_json(environment / "environment.json").get("cuda") is None else "cuda",
+    )
+
+
+if __name__ == "__main__":
+    run_cli(main)
