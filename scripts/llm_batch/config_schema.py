@@ -128,7 +128,22 @@ def validate(config: Any) -> list[Problem]:
     """Return every deviation of a plain config from the schema, in the order of the config."""
     errors = _validator().iter_errors(config)
     problems = [problem for error in errors for problem in _problems(error, ())]
-    return list(dict.fromkeys(problems))
+    # jsonschema walks some keys in the order of a set, which differs from run to run.
+    return sorted(dict.fromkeys(problems), key=lambda problem: _order(config, problem.path))
+
+
+def _order(config: Any, path: ConfigPath) -> list[int]:
+    """Return the position of each part of `path` within its mapping or list."""
+    positions: list[int] = []
+    value = config
+    for part in path:
+        if isinstance(value, dict) and part in value:
+            positions.append(list(value).index(part))
+            value = value[part]
+        elif isinstance(value, list) and isinstance(part, int):
+            positions.append(part)
+            value = value[part]
+    return positions
 
 
 def _problems(error: Any, prefix: ConfigPath) -> Iterator[Problem]:

@@ -180,7 +180,7 @@ def _is_number(text: str) -> bool:
 
 
 def foreign_key(schema: Mapping[str, Any], path: ConfigPath, key: str) -> str | None:
-    """Return where an unknown key belongs, if another section has it or another tool calls it so."""
+    """Return where an unknown key belongs, if another section or another tool has it."""
     if key in ALIASES:
         return f"that is {ALIASES[key]} here;"
     if key in _IN_MANY_SECTIONS:

@@ -99,7 +99,7 @@ class PromptTemplate:
             raise
         except jinja2.UndefinedError as error:
             raise TemplateFailure(_undefined(str(error), fields)) from None
-        except Exception as error:  # noqa: BLE001 - a template can raise anything
+        except Exception as error:
             reason = _one_line(str(error)) or "no reason given"
             raise TemplateFailure(
                 f"the template fails on this row ({type(error).__name__}: {reason})"
