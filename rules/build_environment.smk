@@ -13,7 +13,7 @@ rule build_environment:
         "../envs/workflow.yaml"
     params:
         identity=environment_identity,
-        envs=lambda wildcards, output: f"{ROOT}/envs",
+        envs=environment_definitions,
     shell:
         "python -m scripts.build_environment"
         " --identity {params.identity:q} --environments-dir {params.envs:q}"

@@ -1,5 +1,7 @@
 """Config in, plan out: validation, addresses and the functions that the rules ask.
 
+Names here land among Snakemake's own, so nothing that it might use itself is imported by name.
+
 Two conventions of all rules:
 
 - Inputs are `ancient()`: an output's address, not a file's time, says whether it is up to date.
@@ -11,18 +13,15 @@ import os
 import sys
 from pathlib import Path
 
-from snakemake.exceptions import WorkflowError as SnakemakeError
+from snakemake.exceptions import WorkflowError
 
 ROOT = str(Path(workflow.basedir).resolve())
 if ROOT not in sys.path:
     sys.path.insert(0, ROOT)
 
-from scripts.llm_batch import placement
+from scripts.llm_batch import digests, errors, placement, plan
 from scripts.llm_batch.addresses import canonical_json
 from scripts.llm_batch.config import load_config
-from scripts.llm_batch.digests import DigestMemo
-from scripts.llm_batch.errors import WorkflowError
-from scripts.llm_batch.plan import make_plan
 
 # Rules call `python -m scripts.NAME`: the interpreter that runs Snakemake, from any folder.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -33,12 +32,12 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 STAGE_FOLDER = r"[A-Za-z0-9][A-Za-z0-9._+-]*-[0-9a-f]{12}"
 
 try:
-    memo = DigestMemo(Path("results/.digests.json"))
+    MEMO = digests.DigestMemo(Path("results/.digests.json"))
     CONFIG = load_config(config, [Path(path) for path in workflow.configfiles])
-    PLAN = make_plan(CONFIG, Path(ROOT) / "envs", memo)
-    memo.save()
-except WorkflowError as error:
-    raise SnakemakeError(str(error)) from None
+    PLAN = plan.make_plan(CONFIG, Path(ROOT) / "envs", MEMO)
+    MEMO.save()
+except errors.WorkflowError as error:
+    raise WorkflowError(str(error)) from None
 
 RESULTS = placement.Results(PLAN, Path("results"))
 
@@ -46,6 +45,10 @@ RESULTS = placement.Results(PLAN, Path("results"))
 def environment_locks(wildcards):
     """The files that decide an environment."""
     return placement.lock_files(PLAN.environments[wildcards.environment], Path(ROOT) / "envs")
+
+
+def environment_definitions(wildcards, output):
+    return str(Path(ROOT) / "envs")
 
 
 def environment_identity(wildcards, output):
@@ -86,12 +89,9 @@ def engine_tuning(wildcards, output):
     return canonical_json(RESULTS.engine(wildcards.batch).tuning)
 
 
-def engine_environment(wildcards, output):
-    return RESULTS.environment_folder(wildcards.batch)
-
-
-def engine_model(wildcards, output):
-    return RESULTS.model_folder(wildcards.batch)
+def engine_parts(wildcards, output):
+    """Where environment and model lie, as words of a command line; none for a dummy engine."""
+    return RESULTS.engine_parts(wildcards.batch)
 
 
 def batch_gpus(wildcards):
@@ -111,6 +111,10 @@ def run_completions(wildcards):
     return RESULTS.run_completions(wildcards.run)
 
 
+def run_batch_folder(wildcards, input):
+    return input.batch.rpartition("/")[0]
+
+
 def run_identity(wildcards, output):
     return canonical_json(PLAN.runs[wildcards.run].stage.identity)
 
@@ -119,17 +123,33 @@ def evaluated_run(wildcards):
     return f"results/runs/{RESULTS.evaluated_run(wildcards.evaluation)}/manifest.json"
 
 
+def evaluated_run_folder(wildcards, input):
+    return input.run.rpartition("/")[0]
+
+
 def evaluation_identity(wildcards, output):
     return canonical_json(RESULTS.evaluation(wildcards.evaluation).identity)
+
+
+def evaluation_name(wildcards, output):
+    return RESULTS.evaluation(wildcards.evaluation).name
 
 
 def report_identity(wildcards, output):
     return canonical_json(PLAN.report.identity)
 
 
+def report_runs(wildcards, input):
+    return [path.rpartition("/")[0] for path in input.runs]
+
+
+def report_evaluations(wildcards, input):
+    return [path.rpartition("/")[0] for path in input.evaluations]
+
+
 def reproduce_command(wildcards, output):
     """The command line that asks for the same again."""
-    return placement.reproduce_command(workflow.configfiles, workflow.overwrite_config)
+    return placement.reproduce_command(workflow.configfiles, workflow.config_settings.config)
 
 
 def experiment_record(wildcards):

@@ -15,8 +15,8 @@ rule evaluate_run:
         "../envs/workflow.yaml"
     params:
         identity=evaluation_identity,
-        run=lambda wildcards, input: input.run.rpartition("/")[0],
-        name=lambda wildcards, output: wildcards.evaluation.rpartition("-")[0],
+        run=evaluated_run_folder,
+        name=evaluation_name,
     shell:
         "python -m scripts.evaluate_run"
         " --run {params.run:q} --identity {params.identity:q} --name {params.name:q}"

@@ -23,14 +23,12 @@ rule generate:
         engine=engine_spec,
         folder=engine_folder,
         tuning=engine_tuning,
-        environment=engine_environment,
-        model=engine_model,
+        parts=engine_parts,
     shell:
         "python -m scripts.generate"
         " --requests {input.requests:q}/{wildcards.shard}.jsonl"
         " --journals results/engines/{params.folder:q}/journals"
         " --journal-name {wildcards.batch:q}.{wildcards.shard}"
-        " --environment {params.environment:q} --model {params.model:q}"
-        " --engine {params.engine:q} --tuning {params.tuning:q}"
+        " {params.parts:q} --engine {params.engine:q} --tuning {params.tuning:q}"
         " --completions {output.completions:q} --facts {output.facts:q}"
         " > {log:q} 2>&1"

@@ -20,7 +20,7 @@ rule merge_run:
         "../envs/workflow.yaml"
     params:
         identity=run_identity,
-        batch=lambda wildcards, input: input.batch.rpartition("/")[0],
+        batch=run_batch_folder,
     shell:
         "python -m scripts.merge_run"
         " --identity {params.identity:q} --batch {params.batch:q}"

@@ -19,10 +19,8 @@ rule report:
         "../envs/workflow.yaml"
     params:
         identity=report_identity,
-        runs=lambda wildcards, input: [path.rpartition("/")[0] for path in input.runs],
-        evaluations=lambda wildcards, input: [
-            path.rpartition("/")[0] for path in input.evaluations
-        ],
+        runs=report_runs,
+        evaluations=report_evaluations,
         command=reproduce_command,
     shell:
         "python -m scripts.report"

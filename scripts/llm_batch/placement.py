@@ -73,6 +73,16 @@ class Results:
         model = self.engine(batch).model
         return f"results/models/{model.folder}" if model else ""
 
+    def engine_parts(self, batch: str) -> list[str]:
+        """Return the words of the command line that say where environment and model lie."""
+        words = []
+        if environment := self.environment_folder(batch):
+            words += ["--environment", environment]
+        if model := self.model_folder(batch):
+            words += ["--model", model]
+        engine = self.engine(batch).stage.identity
+        return [*words, "--determinism", engine.get("determinism", "fast")]
+
     def uses_cpu(self, batch: str) -> bool:
         """Tell whether the engine of `batch` computes on the CPU."""
         engine = self.engine(batch)
