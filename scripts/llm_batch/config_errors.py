@@ -113,19 +113,15 @@ def _line(problem: Problem, raw: Any, sources: Sequence[SourceFile]) -> str:
 def locate(path: ConfigPath, raw: Any, sources: Sequence[SourceFile], line_offset: int = 0) -> str:
     """Return `file:line` of the value at `path`, or `--config` if no file says what `raw` does.
 
-    The last file that has the path is taken, as it won when the files were merged. A path that
+    The last file that has the value is taken, as it won when the files were merged. A path that
     is not in `raw` either (a missing key) is found at the nearest mapping above it.
     """
     present = _present(path, raw)
     value = _value_at(raw, present)
     for source in reversed(sources):
         found = _find(source.root, present) if source.root is not None else None
-        if found is None:
-            continue
-        line_node, value_node = found
-        if _overridden(source, value_node, value):
-            return COMMAND_LINE
-        return f"{source.name}:{_line_number(line_node, value_node, line_offset)}"
+        if found is not None and not _overridden(source, found[1], value):
+            return f"{source.name}:{_line_number(*found, line_offset)}"
     unreadable = [source.name for source in sources if source.root is None]
     if unreadable:
         return unreadable[-1]
