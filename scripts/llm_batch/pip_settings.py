@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 UNLOADED = os.devnull
 _TRUE = frozenset({"1", "true", "t", "yes", "y", "on"})
@@ -109,20 +110,38 @@ def uv_arguments(settings: PipSettings, environ: Mapping[str, str]) -> list[str]
     if not any(environ.get(name) for name in _UV_INDEXES):
         if settings.index_url:
             arguments += ["--default-index", settings.index_url]
-        for url in settings.extra_index_urls:
+        for url in filter(_may_exist, settings.extra_index_urls):
             arguments += ["--index", url]
-    if not environ.get("UV_FIND_LINKS"):
-        for place in settings.find_links:
-            arguments += ["--find-links", place]
+    arguments += find_links_arguments(settings, environ)
     for host in settings.trusted_hosts:
         arguments += ["--allow-insecure-host", host]
     return arguments + (["--no-index"] if settings.no_index else [])
 
 
+def find_links_arguments(settings: PipSettings, environ: Mapping[str, str]) -> list[str]:
+    """Return the part of `uv_arguments` that names folders and pages of files."""
+    if environ.get("UV_FIND_LINKS"):
+        return []
+    places = filter(_may_exist, settings.find_links)
+    return [word for place in places for word in ("--find-links", place)]
+
+
+def _may_exist(place: str) -> bool:
+    """Whether a place is elsewhere or is there: pip warns of a missing folder, uv gives up."""
+    parts = urlsplit(place)
+    if parts.scheme == "file":
+        return Path(unquote(parts.path)).exists()
+    return bool(parts.scheme) or Path(place).expanduser().exists()
+
+
 def uv_variables(settings: PipSettings, environ: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that uv needs besides; those that the user has set already win."""
+    bundle = settings.cert or environ.get("REQUESTS_CA_BUNDLE") or None
     wanted = {
-        "SSL_CERT_FILE": settings.cert,
+        "SSL_CERT_FILE": bundle if bundle and Path(bundle).is_file() else None,
+        "SSL_CERT_DIR": bundle if bundle and Path(bundle).is_dir() else None,
+        # pip trusts what the system trusts; uv by default only what it brings.
+        "UV_SYSTEM_CERTS": "true",
         "SSL_CLIENT_CERT": settings.client_cert,
         "HTTP_PROXY": settings.proxy,
         "HTTPS_PROXY": settings.proxy,

@@ -1,0 +1,41 @@
+"""Build an engine's environment from its lock files, verified package by package."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from scripts.llm_batch.environment_build import build_environment
+from scripts.llm_batch.errors import run_cli
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line of this program."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--identity", required=True, type=json.loads, help="JSON of the identity")
+    parser.add_argument("--environments-dir", required=True, type=Path, help="envs/")
+    parser.add_argument("--output", required=True, type=Path, help="manifest.json to write")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Build the environment in the folder of `--output`; 0 on success."""
+    arguments = build_parser().parse_args(argv)
+    folder: Path = arguments.output.parent
+    build_environment(arguments.identity, arguments.environments_dir, folder)
+    return 0
+
+
+def _stop(number: int, _frame: FrameType | None) -> None:
+    # An exit like any other, so that the unfinished folder is removed.
+    sys.exit(128 + number)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _stop)
+    run_cli(main)
