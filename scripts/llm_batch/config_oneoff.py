@@ -12,6 +12,7 @@ from scripts.llm_batch.config_errors import COMMAND_LINE, Problem
 from scripts.llm_batch.config_schema import known_reference
 from scripts.llm_batch.errors import WorkflowError
 from scripts.llm_batch.prompts import read_rows
+from scripts.llm_batch.templates import field_names
 
 ONE_OFF_KEYS = ("model", "sampling", "environment", "backend", "shards")
 DEFAULT_SAMPLINGS: Mapping[str, Any] = {"greedy": {"temperature": 0}}
@@ -82,7 +83,7 @@ def _replace_prompts(config: Section, result: Section) -> Iterator[Problem]:
     if fields is not None and not {"prompt", "messages"} & set(fields):
         text = (
             f"the first row has neither 'prompt' (text) nor 'messages' (chat) but "
-            f"{', '.join(map(repr, fields)) or 'no field'}; rename a field, or write a template "
+            f"{field_names(fields)}; rename a field, or write a template "
             "in a config file"
         )
         yield Problem(("prompts",), text)
@@ -91,13 +92,13 @@ def _replace_prompts(config: Section, result: Section) -> Iterator[Problem]:
     result["prompts"] = {plain_name(stem, "prompts"): entry}
 
 
-def _first_fields(path: Path) -> list[str] | None:
+def _first_fields(path: Path) -> Mapping[str, Any] | None:
     """Return the fields of the first row, None if there is none that can be read."""
     try:
         row = next(iter(read_rows(path)), None)
     except WorkflowError:
         return None
-    return None if row is None or row.fields is None else list(row.fields)
+    return None if row is None else row.fields
 
 
 def _replace_runs(config: Section, result: Section) -> Iterator[Problem]:

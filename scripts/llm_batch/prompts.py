@@ -19,7 +19,7 @@ import orjson
 from scripts.llm_batch.config_errors import nearest
 from scripts.llm_batch.config_records import Prompts
 from scripts.llm_batch.errors import WorkflowError
-from scripts.llm_batch.templates import PromptTemplate, TemplateFailure
+from scripts.llm_batch.templates import PromptTemplate, TemplateFailure, field_names, quoted
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function", "ipython")
 """Who may speak in a chat; another word is more often a typing error than a role."""
@@ -100,7 +100,10 @@ def _parse(number: int, line: bytes) -> Row:
     try:
         fields = _exact_json(line) if _LONG_NUMBER.search(line) else orjson.loads(line)
     except json.JSONDecodeError as error:
-        return Row(number, None, f"line {number}, column {error.colno}: not JSON: {error.msg}")
+        if "UTF-8" in error.msg:
+            return Row(number, None, f"line {number}: not UTF-8; save the file in that encoding")
+        # Not colno: the line break at the end would count as another line.
+        return Row(number, None, f"line {number}, column {error.pos + 1}: not JSON: {error.msg}")
     except (ValueError, RecursionError) as error:
         return Row(number, None, f"line {number}: not JSON: {error}")
     if not isinstance(fields, dict):
@@ -164,10 +167,10 @@ class Renderer:
             return self._chat_prompt(_checked_messages(fields["messages"]))
         if "prompt" in fields:
             return _own_prompt(fields["prompt"])
-        known = ", ".join(map(repr, fields)) or "no field"
         raise RowError(
             "row_malformed",
-            f"neither 'prompt' nor 'messages', but {known}; rename a field or write a template",
+            f"neither 'prompt' nor 'messages', but {field_names(fields)}; rename a field or write "
+            "a template",
         )
 
     def _chat_prompt(self, messages: list[dict[str, str]]) -> tuple[dict[str, Any], str]:
@@ -225,11 +228,10 @@ def _own_prompt(value: Any) -> tuple[dict[str, Any], str]:
     if isinstance(value, str):
         return _text_prompt(value)
     if isinstance(value, list):
-        wrong = next((token for token in value if not _is_token(token)), None)
-        if wrong is None and value:
-            return {"token_ids": value}, to_json(value)
         if not value:
             raise RowError("prompt_empty", "the list of token ids in 'prompt' is empty", "[]")
+        if all(map(_is_token, value)):
+            return {"token_ids": value}, to_json(value)
     raise RowError(
         "row_malformed",
         "'prompt' is neither text nor a list of token ids (whole numbers from 0)",
@@ -262,13 +264,13 @@ def _message_problem(message: Any) -> str | None:
             return f"has no '{key}'"
     for key, value in message.items():
         if not isinstance(value, str):
-            return f"has {_json_or_object(value)} as '{key}', expected text"
+            return f"has {_json_or_object(value)} as {quoted(key)}, expected text"
     role = message["role"]
     if role in ROLES:
         return None
     close = nearest(role, ROLES)
     mean = f"did you mean '{close}'?" if close else "take one of " + ", ".join(ROLES)
-    return f"has the unknown role {role[:60]!r}; {mean}"
+    return f"has the unknown role {quoted(role)}; {mean}"
 
 
 def _json_or_object(value: Any) -> str:

@@ -7,13 +7,17 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jinja2
-from jinja2 import meta, nodes
+from jinja2 import nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from scripts.llm_batch.config_errors import nearest
 
 _UNDEFINED = re.compile(r"^'(?P<name>.+)' is undefined$", re.DOTALL)
 _NEEDS_FILES = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
+
+
+MAX_NAMES = 20
+MAX_NAME_TEXT = 60
 
 
 class TemplateFailure(Exception):
@@ -85,7 +89,7 @@ class PromptTemplate:
     def __init__(self, text: str) -> None:
         """Compile `text`; raises `jinja2.TemplateSyntaxError`, see `template_problem`."""
         self._template = _ENVIRONMENT.from_string(text)
-        used = meta.find_undeclared_variables(_ENVIRONMENT.parse(text))
+        used = {name.name for name in _ENVIRONMENT.parse(text).find_all(nodes.Name)}
         # Without Jinja's own names (range, …) the fields need not be copied: twice as fast.
         self._shared = used.isdisjoint(_ENVIRONMENT.globals)
         self._render: Callable[..., Any] = self._template.root_render_func
@@ -115,8 +119,20 @@ def _undefined(message: str, fields: Mapping[str, Any]) -> str:
         return f"the template asks for something the row has not: {_one_line(message)}"
     name = match["name"]
     close = nearest(name, fields)
-    cure = f"did you mean '{close}'?" if close else "the template names it;"
-    return f"the row has no field '{name}'; {cure} ({', '.join(fields) or 'no fields'})"
+    cure = f"did you mean {quoted(close)}?" if close else "the template names it;"
+    return f"the row has no field '{name}'; {cure} ({field_names(fields)})"
+
+
+def field_names(fields: Mapping[str, Any]) -> str:
+    """Return the names of a row's fields, the first twenty, on one line."""
+    names = [quoted(name) for name in list(fields)[:MAX_NAMES]]
+    more = f", and {len(fields) - MAX_NAMES} more" if len(fields) > MAX_NAMES else ""
+    return (", ".join(names) or "no field") + more
+
+
+def quoted(name: str) -> str:
+    """Return a field's name in quotes, without line breaks and not endless."""
+    return repr(name[:MAX_NAME_TEXT])
 
 
 def _check_unicode(text: str) -> None:
