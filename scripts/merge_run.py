@@ -17,6 +17,7 @@ import duckdb
 
 from scripts.llm_batch.addresses import (
     atomic_path,
+    folder_address,
     read_json,
     write_identity,
     write_json_atomic,
@@ -76,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_identity(folder, "runs", arguments.identity)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".scratch-") as scratch:
         with database(Path(scratch)) as connection:
-            ledger = arguments.batch / "ledger" / f"{folder.name}.parquet"
+            ledger = arguments.batch / "ledger" / f"{folder_address(folder)}.parquet"
             join_answers(connection, ledger, [arguments.batch / "reused.parquet"], arguments)
             write_outputs(connection, folder)
             counts = count_completions(connection)

@@ -116,14 +116,14 @@ def write_ledgers(
 ) -> dict[str, int]:
     """Render one prompts file, and write the ledgers and requests of the runs that use it.
 
-    Returns the number of ledger rows of each run folder.
+    Returns the number of ledger rows of each run, by address.
     """
     identity = prompts["identity"]
     path = Path(prompts["path"])
     check_unchanged(path, identity["data"], results)
     on_too_long = identity.get("on_too_long", "error")
     requesters = {
-        run["folder"]: Requester(sampling_key(run["sampling"]), on_too_long) for run in runs
+        run["run"]: Requester(sampling_key(run["sampling"]), on_too_long) for run in runs
     }
     rows = dict.fromkeys(requesters, 0)
     with ExitStack() as stack:

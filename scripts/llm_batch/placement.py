@@ -145,7 +145,7 @@ def batch_spec(batch: BatchPlan) -> dict[str, Any]:
         prompts[name] = {"identity": identity, "path": run.prompts_path}
         runs.append(
             {
-                "folder": run.stage.folder,
+                "run": run.stage.address,
                 "prompts": name,
                 "sampling": run.stage.identity["sampling"],
             }

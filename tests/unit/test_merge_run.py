@@ -59,7 +59,7 @@ def merge(
 ) -> Path:
     """Run the program on made tables and return the run's folder."""
     batch = tmp_path / "batches/toy-0123456789ab"
-    write(batch / f"ledger/{RUN}.parquet", ledger, LEDGER)
+    write(batch / f"ledger/{RUN[-12:]}.parquet", ledger, LEDGER)
     write(batch / "reused.parquet", reused, ANSWERS)
     completions = []
     for number, rows in enumerate(shards):
