@@ -1,0 +1,39 @@
+# Shortcuts; the README has the same in plain lines. Each target sets up .venv first if it must.
+#   make quickstart PYTHON=/path/to/python3.11    chooses the interpreter
+#   make quickstart CORES=4                       limits the cores
+#   make test PYTEST_ARGS="-k merge"              chooses tests
+
+CORES ?= all
+PYTEST_ARGS ?= --numprocesses auto --dist loadfile
+RUN := .venv/bin/python -m
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test lint lock workflow development
+# Targets share .venv; jobs of the workflow run in parallel anyway.
+.NOTPARALLEL:
+
+help: ## Say what there is
+	@awk -F ' *## *' '/^[a-z]+:.*## / { sub(/:.*/, "", $$1); printf "make %-11s %s\n", $$1, $$2 }' Makefile
+
+quickstart: workflow ## Run the example on a real engine without a GPU: about three minutes, then seconds
+	@$(RUN) snakemake --cores $(CORES)
+	@$(RUN) scripts.show_experiment results/experiments/quickstart
+
+test: development ## Run the tests
+	@$(RUN) pytest $(PYTEST_ARGS)
+
+lint: development ## Check style, types and rules
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+	.venv/bin/python .venv/bin/snakefmt --check Snakefile rules
+	$(RUN) snakemake --lint
+
+lock: workflow ## Make the locks in envs/ from their sources
+	@$(RUN) scripts.lock_environments
+
+workflow:
+	@scripts/setup.sh workflow
+
+development:
+	@scripts/setup.sh development
