@@ -22,6 +22,9 @@ from scripts.llm_batch.config_sampling import normalise_sampling
 from scripts.llm_batch.config_schema import defaults, engine_schema, load_schema
 from scripts.llm_batch.metric_types import METRIC_TYPES
 
+NO_ENVIRONMENT = "none"
+"""Stands for the environment of a dummy engine that names none."""
+
 OWN_TUNING = ("shards", "stall_timeout_s", "start_timeout_s", "max_restarts")
 """Settings that `generate` obeys itself; the others are vLLM's, which knows their defaults."""
 
@@ -57,7 +60,7 @@ def _engine(name: str, entry: Mapping[str, Any]) -> Engine:
     return Engine(
         name=name,
         model=entry["model"],
-        environment=entry.get("environment", "auto"),
+        environment=entry.get("environment", NO_ENVIRONMENT),
         backend=entry.get("backend", "vllm"),
         args=normalise_args(entry.get("args", {})),
         tuning={**_own_defaults(), **_given(engine_schema("tuning"), entry.get("tuning", {}))},

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.llm_batch.config_build import expand_runs, local_path, names_of
+from scripts.llm_batch.config_engines import engine_problems, strict_problems
 from scripts.llm_batch.config_errors import ConfigPath, Problem, nearest, path_text
 from scripts.llm_batch.config_sampling import sampling_problems
 from scripts.llm_batch.config_schema import known_reference
@@ -33,8 +34,9 @@ def cross_problems(config: Mapping[str, Any]) -> Iterator[Problem]:
     for name, entry in config["models"].items():
         yield from _model_problems(("models", name), entry)
     for name, entry in config["engines"].items():
-        path = ("engines", name, "model")
-        yield from _reference(path, entry["model"], "models", config)
+        yield from _reference(("engines", name, "model"), entry["model"], "models", config)
+        if entry.get("backend", "vllm") != "dummy":
+            yield from engine_problems(("engines", name), entry)
     for name, entry in config["prompts"].items():
         yield from _prompts_problems(("prompts", name), entry)
     for name, entry in config["samplings"].items():
@@ -46,6 +48,7 @@ def cross_problems(config: Mapping[str, Any]) -> Iterator[Problem]:
     if not references:
         yield from _run_names(config)
         yield from _run_metrics(config)
+        yield from strict_problems(config)
         yield from _files(config)
 
 

@@ -50,6 +50,10 @@ def apply_one_off(config: Section, experiment_given: bool) -> tuple[Section, lis
 def blame(config: Section, problem: Problem) -> Problem:
     """Return a problem of a replaced section as one of the setting that replaced it."""
     section = problem.path[0] if problem.path else None
+    if "model" in config and section == "engines" and "environment" not in config:
+        return replace(problem, path=("model",), text=f"{problem.text}, as environment=NAME")
+    if section == "engines" and problem.path[-1] == "environment" and "environment" in config:
+        return replace(problem, path=("environment",))
     if "model" in config and section in ("models", "engines"):
         return replace(problem, path=("model",))
     if isinstance(config.get("prompts"), str) and section == "prompts":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -90,7 +91,8 @@ def _properties() -> Mapping[str, Any]:
     return properties
 
 
-def _defaults() -> dict[str, Any]:
+@functools.cache
+def _defaults() -> Mapping[str, Any]:
     return defaults(load_schema()["properties"]["samplings"]["additionalProperties"])
 
 

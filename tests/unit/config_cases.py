@@ -262,6 +262,12 @@ EDITS: list[tuple[str, str, str]] = [
     ("name for two", RUN, RUN + "    name: both\n"),
     ("name of another", "    prompts: plain\n", "    prompts: plain\n    name: cpu.chat.warm\n"),
     # Rules of vLLM.
+    ("chunked prefill on a CPU", SEQS, SEQS + "      enable_chunked_prefill: true\n"),
+    (
+        "steps shorter than prompts on a CPU",
+        DTYPE + "    tuning:\n",
+        "      max_model_len: 64\n    tuning:\n      max_num_batched_tokens: 32\n",
+    ),
     ("greedy n", "    temperature: 0\n", "    temperature: 0\n    n: 2\n"),
     ("temperature too small", WARM, "    temperature: 0.001\n"),
     ("min_tokens", WARM, "    min_tokens: 300\n"),

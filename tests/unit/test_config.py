@@ -305,10 +305,15 @@ class TestCommandLine:
         assert load(base(prompts="data/broken.jsonl")).prompts["broken"].reference is None
 
     def test_model_and_prompts_need_no_config_file(self, project: Path) -> None:
-        config = load_config({"model": "models/tiny", "prompts": "data/asked.jsonl"}, [])
+        raw = {"model": "models/tiny", "prompts": "data/asked.jsonl", "environment": "cpu"}
+        config = load_config(raw, [])
         assert [run.name for run in config.runs] == ["tiny.asked.greedy"]
         assert config.samplings["greedy"].params == {"temperature": 0.0, "max_tokens": 256}
-        assert config.engines["tiny"].environment == "auto"
+        assert config.engines["tiny"].environment == "cpu"
+
+    def test_a_rehearsal_needs_no_environment(self, project: Path) -> None:
+        raw = {"model": "anywhere", "prompts": "data/asked.jsonl", "backend": "dummy"}
+        assert load_config(raw, []).engines["anywhere"].environment == "none"
 
     def test_a_list_of_samplings_is_taken_too(self, project: Path) -> None:
         config = load(base(model="models/tiny", sampling=["warm"]))

@@ -10,7 +10,7 @@ import yaml
 
 from scripts.llm_batch.config import load_config
 from scripts.llm_batch.errors import ConfigError
-from tests.unit.config_cases import BASE, EDITS, make_project
+from tests.unit.config_cases import BASE, EDITS, RUN, make_project
 
 EXPECTED = Path(__file__).with_name("config_messages.txt")
 """One line an edit: `<name of the edit> => <message>`; several lines of one are joined by ⏎."""
@@ -81,6 +81,42 @@ def test_several_problems_are_listed_and_counted(project: Path) -> None:
     assert lines[0].startswith("config.yaml:26: samplings.warm.key0: unknown key;")
     assert lines[9].startswith("config.yaml:35: samplings.warm.key9: unknown key;")
     assert lines[10] == "… and 3 more"
+
+
+def test_strict_on_a_cpu_needs_float32(project: Path) -> None:
+    text = BASE.replace("float32", "bfloat16").replace(RUN, RUN + "    determinism: strict\n")
+    assert refusal(project, text) == (
+        "config.yaml:34: runs[0].determinism: strict on a CPU needs float32, and engine 'cpu' has "
+        "bfloat16: other formats differ from CPU to CPU; set engines.cpu.args.dtype, or write fast"
+    )
+
+
+def test_an_engine_needs_an_environment_that_exists(project: Path) -> None:
+    line = "    environment: cpu\n"
+    assert refusal(project, BASE.replace(line, "    environment: cpux\n")).startswith(
+        "config.yaml:7: engines.cpu.environment: 'cpux' is not in envs/; did you mean 'cpu'? ("
+    )
+    assert refusal(project, BASE.replace(line, "")).startswith(
+        "config.yaml:5: engines.cpu: the key 'environment' is missing; add it: one of "
+    )
+
+
+def test_an_environment_of_the_command_line_must_exist(project: Path) -> None:
+    raw = {**yaml.safe_load(BASE), "environment": "cpux"}
+    with pytest.raises(ConfigError) as caught:
+        load_config(raw, [Path("config.yaml")])
+    assert str(caught.value).startswith(
+        "--config: environment: 'cpux' is not in envs/; did you mean 'cpu'? ("
+    )
+
+
+def test_a_model_of_the_command_line_needs_an_environment(project: Path) -> None:
+    raw = {"model": "models/tiny", "prompts": "data/asked.jsonl"}
+    with pytest.raises(ConfigError) as caught:
+        load_config(raw, [])
+    message = str(caught.value)
+    assert message.startswith("--config: model: the key 'environment' is missing; add it: one of ")
+    assert message.endswith(", as environment=NAME")
 
 
 def test_a_problem_is_placed_in_the_file_that_won(project: Path) -> None:
