@@ -1,0 +1,91 @@
+"""From an Altair chart to an SVG that lives in the page: its colours are the page's variables."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+import altair as alt
+import vl_convert
+
+from scripts.llm_batch.report.palette import CARD, GRID, INKS, MUTED, TEXT, Ink
+
+WIDTH = 340
+HEIGHT = 250
+FONT = "Arial"
+"""Its widths equal those of Liberation Sans, so bytes do not depend on the machine's fonts."""
+
+_NUMBER = re.compile(r"-?\d+\.\d{3,}")
+_HIDDEN_TEXT = re.compile(r'<text [^>]*opacity="0">[^<]*</text>')
+_EMPTY_GROUP_PARTS = re.compile(r'<path class="(?:background|foreground)"[^>]*display="none"/>')
+_FONT_FAMILY = re.compile(r' font-family="[^"]*"')
+_NOISE = re.compile(r' (?:aria-roledescription|role|pointer-events|class)="[^"]*"')
+
+
+def draw(
+    layers: Sequence[alt.Chart],
+    title: str,
+    inks: Iterable[Ink],
+    height: float = HEIGHT,
+    width: float = WIDTH,
+) -> str:
+    """Return the layers, the lowest first, as an SVG element without fixed colours or fonts."""
+    framed = (
+        alt.LayerChart(layer=list(layers))
+        .properties(
+            width=width,
+            height=height,
+            autosize=alt.AutoSizeParams(type="fit", contains="padding"),
+            padding=2,
+        )
+        .configure(background="transparent", font=FONT)
+        .configure_view(stroke=None, fill=None)
+        .configure_axis(
+            labelColor=MUTED.sentinel,
+            titleColor=MUTED.sentinel,
+            gridColor=GRID.sentinel,
+            domainColor=GRID.sentinel,
+            tickColor=GRID.sentinel,
+            labelFontSize=11,
+            titleFontSize=11.5,
+            titleFontWeight="normal",
+            titlePadding=8,
+            labelPadding=5,
+            tickSize=4,
+        )
+        .configure_text(color=TEXT.sentinel, fontSize=11)
+    )
+    svg = vl_convert.vegalite_to_svg(framed.to_dict(), vl_version=_version())
+    return _for_page(svg, title, [*INKS, *inks])
+
+
+def _version() -> str:
+    major, minor = alt.SCHEMA_VERSION.lstrip("v").split(".")[:2]
+    return f"{major}.{minor}"
+
+
+def _for_page(svg: str, title: str, inks: Iterable[Ink]) -> str:
+    """Tidy Vega's SVG: colours become variables, ids the plot's own, fonts those of the page."""
+    found = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
+    width, height = found.groups() if found else (str(WIDTH), str(HEIGHT))
+    body = svg[svg.index(">") + 1 : svg.rindex("</svg>")]
+    for pattern in (_HIDDEN_TEXT, _EMPTY_GROUP_PARTS, _FONT_FAMILY, _NOISE):
+        body = pattern.sub("", body)
+    body = _NUMBER.sub(lambda match: f"{float(match[0]):.2f}".rstrip("0").rstrip("."), body)
+    for ink in inks:
+        body = body.replace(f'"{ink.sentinel}"', f'"var({ink.variable})"')
+    slug = re.sub(r"\W+", "-", title.lower())
+    body = re.sub(r'(id="|url\(#)clip', rf"\1{slug}-clip", body)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        f'role="img" aria-label="{escape(title)}">{body}</svg>'
+    )
+
+
+SOLID: Mapping[str, Any] = {"filled": True, "opacity": 1}
+"""Points on whiskers."""
+
+HALO: Mapping[str, Any] = {**SOLID, "stroke": CARD.sentinel, "strokeWidth": 1}
+"""Points that stand off from the lines they lie on."""

@@ -1,0 +1,161 @@
+"""Put the page together: one HTML file that asks nobody for anything."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from scripts.llm_batch.report import numbers
+from scripts.llm_batch.report.browser import script_json
+from scripts.llm_batch.report.chain import chain_svg, identities, identity_id
+from scripts.llm_batch.report.choose import Choice
+from scripts.llm_batch.report.completions import Failure
+from scripts.llm_batch.report.engines import Batch
+from scripts.llm_batch.report.figures import Headline
+from scripts.llm_batch.report.palette import SHAPE_PATHS, css_variables, run_shape
+from scripts.llm_batch.report.plots import Plot
+from scripts.llm_batch.report.records import Experiment
+
+TEMPLATES = Path(__file__).parent / "templates"
+SCRIPTS = ("table.js", "plots.js", "rows.js", "text.js", "list.js", "detail.js", "browser.js")
+
+
+@dataclass(frozen=True)
+class Content:
+    """What the page shows, ready to be written down."""
+
+    experiment: Experiment
+    headline: Headline
+    plots: Mapping[str, list[Plot]]
+    length_plot: Plot | None
+    startup_plot: Plot | None
+    phases: list[tuple[int, str]]
+    batches: list[Batch]
+    failures: list[Failure]
+    choice: Choice
+    rows: Mapping[str, Any] | None
+
+
+def render(content: Content) -> str:
+    """Return the page as HTML."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(
+        n=numbers, zip=zip, shape_paths=SHAPE_PATHS, run_shape=run_shape, identity_id=identity_id
+    )
+    environment.filters["pretty"] = _pretty
+    experiment = content.experiment
+    style = (TEMPLATES / "report.css").read_text("utf-8") + css_variables(len(experiment.runs))
+    script = _script()
+    template = environment.get_template("report.html.j2")
+    values: dict[str, Any] = {
+        "experiment": experiment,
+        "content": content,
+        "totals": _totals(experiment, content.choice),
+        "intervals": _intervals(experiment),
+        "definitions": _definitions(experiment),
+        "whisker": _Whiskers(experiment),
+        "chain": Markup(chain_svg(experiment)),
+        "identities": identities(experiment, experiment.runs),
+        "dummy": any(run.is_dummy for run in experiment.runs),
+        "modes": {run.engine.get("determinism", "fast") for run in experiment.runs},
+        "policy": _policy(style, script),
+        "style": Markup(style),
+        "script": Markup(script),
+        "data": Markup(script_json(content.rows)) if content.rows is not None else None,
+    }
+    # The page states its own weight, which is known once it has been written.
+    weight = len(template.render(values, weight="").encode())
+    return template.render(values, weight=numbers.data_size(weight))
+
+
+def _script() -> str:
+    parts = [(TEMPLATES / name).read_text("utf-8") for name in SCRIPTS]
+    return '(() => {\n"use strict";\n' + "\n".join(parts) + "})();\n"
+
+
+def _policy(style: str, script: str) -> str:
+    """Allow nothing but the page's own style and script, by their digests."""
+    allowed = f"style-src '{_digest(style)}'; script-src '{_digest(script)}'"
+    return f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'"
+
+
+def _digest(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _pretty(value: Any) -> str:
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
+
+
+@dataclass(frozen=True)
+class _Totals:
+    runs: int
+    rows: int
+    completions: int | None
+    errors: int | None
+    reused: int | None
+    requested: int | None
+
+
+def _totals(experiment: Experiment, choice: Choice) -> _Totals:
+    facts = [run.facts for run in experiment.runs]
+
+    def add(values: list[Any]) -> int | None:
+        return None if None in values else sum(values)
+
+    requested = [
+        fact.get("requested", add([fact.get("reused"), fact.get("answered")])) for fact in facts
+    ]
+    return _Totals(
+        runs=len(facts),
+        rows=choice.rows,
+        completions=add([run.completions for run in experiment.runs]),
+        errors=add([run.errors for run in experiment.runs]),
+        reused=add([fact.get("reused") for fact in facts]),
+        requested=add(requested),
+    )
+
+
+def _intervals(experiment: Experiment) -> list[str]:
+    found = (value.interval for run in experiment.runs for value in run.values)
+    return sorted({text for text in found if text})
+
+
+def _definitions(experiment: Experiment) -> dict[str, str]:
+    """Return what the evaluations say their statistics mean."""
+    return {k: v for run in experiment.runs for k, v in run.metrics.get("definitions", {}).items()}
+
+
+class _Whiskers:
+    """Places estimates on one scale for each column of the headline table."""
+
+    WIDTH = 84
+
+    def __init__(self, experiment: Experiment) -> None:
+        self._ends: dict[str, tuple[float, float]] = {}
+        for run in experiment.runs:
+            for value in run.values:
+                if value.statistic in ("accuracy", "mean_score") and value.value is not None:
+                    ends = [value.value, *(v for v in (value.low, value.high) if v is not None)]
+                    key = f"{value.metric}.{value.statistic}"
+                    low, high = self._ends.get(key, (ends[0], ends[0]))
+                    self._ends[key] = (min(low, *ends), max(high, *ends))
+
+    def place(self, key: str, value: float) -> float:
+        """Return how far from the left, in units of the drawing, `value` lies."""
+        low, high = self._ends[key]
+        return round(5 + (self.WIDTH - 10) * (value - low) / ((high - low) or 1), 1)

@@ -1,0 +1,97 @@
+"""Make the files of a report from the stage folders of its runs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scripts.llm_batch.addresses import write_identity, write_manifest, write_text_atomic
+from scripts.llm_batch.errors import WorkflowError
+from scripts.llm_batch.report import numbers
+from scripts.llm_batch.report.browser import browser_data
+from scripts.llm_batch.report.choose import choose_rows
+from scripts.llm_batch.report.completions import database, failures, lengths
+from scripts.llm_batch.report.engines import batches
+from scripts.llm_batch.report.figures import headline
+from scripts.llm_batch.report.files import markdown, write_csv
+from scripts.llm_batch.report.gather import gather
+from scripts.llm_batch.report.listing import headline_lines, summary
+from scripts.llm_batch.report.page import Content, render
+from scripts.llm_batch.report.plots import length_plot, metric_plots
+from scripts.llm_batch.report.records import Experiment
+from scripts.llm_batch.report.startup_plot import phases_shown, startup_plot
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a report is made from."""
+
+    identity: Mapping[str, Any]
+    runs: Sequence[Path]
+    evaluations: Sequence[Path]
+    command: str
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where the files of a report go: all into one folder."""
+
+    page: Path
+    summary: Path
+    headline: Path
+
+    @property
+    def folder(self) -> Path:
+        """The stage folder of the report."""
+        return self.page.parent
+
+    @property
+    def markdown(self) -> Path:
+        """The headline table for a pull request."""
+        return self.folder / "report.md"
+
+
+def write_report(sources: Sources, outputs: Outputs) -> None:
+    """Write page, CSVs, Markdown, identity and, last, manifest."""
+    for path in (outputs.summary, outputs.headline):
+        if path.parent != outputs.folder:
+            raise WorkflowError(f"{path}: must lie beside {outputs.page}")
+    write_identity(outputs.folder, "reports", sources.identity)
+    experiment = gather(sources.identity, sources.runs, sources.evaluations, sources.command)
+    content = page_content(experiment)
+    page = render(content)
+    write_text_atomic(outputs.page, page)
+    write_csv(outputs.summary, *summary(experiment))
+    write_csv(outputs.headline, *headline_lines(experiment))
+    write_text_atomic(outputs.markdown, markdown(experiment, content.headline))
+    files = [outputs.page, outputs.summary, outputs.headline, outputs.markdown]
+    facts = {"runs": len(experiment.runs), "rows": content.choice.kept}
+    write_manifest(outputs.folder, files, facts)
+    size = numbers.data_size(outputs.page.stat().st_size).replace(numbers.NARROW_SPACE, " ")
+    LOG.info("%s: %s. %s", outputs.page, size, content.choice.describe())
+
+
+def page_content(experiment: Experiment) -> Content:
+    """Compute everything that the page shows."""
+    if not experiment.runs:
+        raise WorkflowError("a report needs at least one run")
+    answered_by = batches(experiment)
+    with database(experiment.runs) as connection:
+        choice = choose_rows(connection, experiment.row_limit)
+        return Content(
+            experiment=experiment,
+            headline=headline(experiment),
+            plots={metric: metric_plots(experiment, metric) for metric in experiment.metrics},
+            length_plot=length_plot(experiment, lengths(connection)),
+            startup_plot=startup_plot(answered_by),
+            phases=phases_shown(answered_by),
+            batches=answered_by,
+            failures=failures(connection),
+            choice=choice,
+            rows=browser_data(connection, experiment.runs) if choice.kept else None,
+        )

@@ -1,0 +1,44 @@
+"""Compare the runs of an experiment in one self-contained page: rule report.
+
+In: the folders of runs and their evaluations. Out: report.html, summary.csv (all figures, tidy),
+headline.csv (one line a run) and report.md, with identity.json and manifest.json beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from scripts.llm_batch.errors import run_cli
+from scripts.llm_batch.report.write import Outputs, Sources, write_report
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line of this program."""
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.report", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument("--identity", required=True, type=json.loads, help="JSON of the report's")
+    parser.add_argument("--runs", required=True, type=Path, nargs="+", help="folders, in order")
+    parser.add_argument("--evaluations", required=True, type=Path, nargs="+", help="folders")
+    parser.add_argument("--command", required=True, help="command line that makes all this again")
+    parser.add_argument("--report", required=True, type=Path, help="report.html to write")
+    parser.add_argument("--summary", required=True, type=Path, help="summary.csv to write")
+    parser.add_argument("--headline", required=True, type=Path, help="headline.csv to write")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the report's folder; 0 on success."""
+    arguments = build_parser().parse_args(argv)
+    write_report(
+        Sources(arguments.identity, arguments.runs, arguments.evaluations, arguments.command),
+        Outputs(arguments.report, arguments.summary, arguments.headline),
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    run_cli(main)
