@@ -5,6 +5,7 @@ Imported while the Snakefile is parsed, so nothing heavy is imported here.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import re
 from collections.abc import Mapping
@@ -14,7 +15,6 @@ from typing import Any
 
 import yaml
 
-from scripts.llm_batch.config_errors import nearest
 from scripts.llm_batch.errors import ConfigError, WorkflowError
 
 NOT_ENGINES = frozenset({"workflow", "development"})
@@ -78,8 +78,9 @@ def load_spec(name: str, envs_dir: Path) -> EnvironmentSpec:
     """Read `<name>.yaml`; raise `ConfigError` if the environment is unknown or ill-described."""
     names = environment_names(envs_dir)
     if name not in names:
-        close = nearest(name, names)
-        meant = f"; did you mean '{close}'?" if close else ""
+        # Not the config's own `nearest`: the config asks this module which environments exist.
+        close = difflib.get_close_matches(name.lower(), names, n=1)
+        meant = f"; did you mean '{close[0]}'?" if close else ""
         known = ", ".join(names) or "none"
         raise ConfigError(f"there is no environment '{name}'; there are: {known}{meant}")
     path = envs_dir / f"{name}.yaml"
