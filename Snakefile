@@ -8,7 +8,10 @@ from snakemake.utils import min_version
 min_version("9.0")
 
 
-configfile: "config/config.yaml"
+# A config of one's own replaces the quickstart's; Snakemake would mix the two.
+if not workflow.overwrite_configfiles:
+
+    configfile: "config/config.yaml"
 
 
 include: "rules/common.smk"
@@ -37,6 +40,7 @@ rule all:
     input:
         f"results/experiments/{PLAN.experiment}/experiment.json",
         f"results/reports/{PLAN.report.folder}/verdict.json",
+        collect("results/runs/{folder}/manifest.json", folder=PLAN.runs),
 
 
 rule environments:

@@ -18,9 +18,9 @@ from typing import Any
 import yaml
 
 from scripts.llm_batch.addresses import write_text_atomic
-from scripts.llm_batch.config_checks import REQUIRED
-from scripts.llm_batch.config_schema import SCHEMA_PATH
-from scripts.llm_batch.config_words import expected
+from scripts.llm_batch.config.checks import REQUIRED
+from scripts.llm_batch.config.schema import SCHEMA_PATH
+from scripts.llm_batch.config.words import expected
 from scripts.llm_batch.errors import WorkflowError, run_cli
 from scripts.llm_batch.metric_types import METRIC_TYPES
 

@@ -16,8 +16,8 @@ from typing import IO, Any, NamedTuple, cast
 
 import orjson
 
-from scripts.llm_batch.config_errors import nearest
-from scripts.llm_batch.config_records import Prompts
+from scripts.llm_batch.config.errors import nearest
+from scripts.llm_batch.config.records import Prompts
 from scripts.llm_batch.errors import WorkflowError
 from scripts.llm_batch.templates import PromptTemplate, TemplateFailure, field_names, quoted
 

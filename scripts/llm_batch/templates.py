@@ -10,7 +10,7 @@ import jinja2
 from jinja2 import nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from scripts.llm_batch.config_errors import nearest
+from scripts.llm_batch.config.errors import nearest
 
 _UNDEFINED = re.compile(r"^'(?P<name>.+)' is undefined$", re.DOTALL)
 _NEEDS_FILES = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)

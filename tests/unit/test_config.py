@@ -13,9 +13,9 @@ import yaml
 
 from scripts.llm_batch.addresses import canonical_json
 from scripts.llm_batch.config import Config, load_config
-from scripts.llm_batch.config_build import normalise_args
-from scripts.llm_batch.config_sampling import normalise_sampling
-from scripts.llm_batch.config_schema import defaults, load_schema
+from scripts.llm_batch.config.build import normalise_args
+from scripts.llm_batch.config.sampling import normalise_sampling
+from scripts.llm_batch.config.schema import defaults, load_schema
 from scripts.llm_batch.errors import ConfigError
 from tests.unit.config_cases import BASE, make_project
 

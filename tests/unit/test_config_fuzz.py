@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from scripts.llm_batch.addresses import canonical_json
 from scripts.llm_batch.config import Config, load_config
-from scripts.llm_batch.config_schema import load_schema
+from scripts.llm_batch.config.schema import load_schema
 from scripts.llm_batch.errors import ConfigError
 from tests.unit.config_cases import BASE, make_project
 

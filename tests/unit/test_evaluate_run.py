@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -294,29 +292,3 @@ def test_a_wrong_identity_is_one_line(text: str) -> None:
 
 def test_only_columns_of_the_completions_table_are_read() -> None:
     assert set(COLUMNS) <= set(COMPLETIONS.names)
-
-
-@pytest.mark.slow
-def test_a_hundred_thousand_completions_take_less_than_ten_seconds(tmp_path: Path) -> None:
-    generator = np.random.default_rng(0)
-    rows, samples = 25_000, 4
-    total = rows * samples
-    words = generator.choice([f"word{i}" for i in range(500)], size=(total, 20)).tolist()
-    answers = generator.integers(0, 20, size=total).tolist()
-    columns: dict[str, list[Any]] = {name: [None] * total for name in COMPLETIONS.names}
-    columns |= {
-        "row": [f"r{i // samples}" for i in range(total)],
-        "line": [i // samples + 1 for i in range(total)],
-        "sample": [i % samples for i in range(total)],
-        "reference": [str(i // samples % 20) for i in range(total)],
-        "text": [" ".join([*words[i], str(answers[i])]) for i in range(total)],
-        "finish_reason": ["stop"] * total,
-        "completion_tokens": generator.integers(1, 512, size=total).tolist(),
-        "truncated_prompt_tokens": [0] * total,
-    }
-    run = tmp_path / "run"
-    run.mkdir()
-    pq.write_table(pa.table(columns, schema=COMPLETIONS), run / "completions.parquet")
-    started = time.perf_counter()
-    evaluate(tmp_path, run, {"number": NUMBER, "exact": {"type": "exact_match"}})
-    assert time.perf_counter() - started < 10

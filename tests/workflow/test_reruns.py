@@ -8,6 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from scripts.llm_batch.addresses import read_json
 from tests.workflow.project import Project, dummy_rows
 
 
@@ -148,11 +151,25 @@ def test_a_deleted_run_is_merged_again_without_an_engine(project: Project) -> No
     assert project.answered() == answered
 
 
-def test_shard_count_does_not_change_merged_bytes(fresh_project: Project, project: Project) -> None:
+def test_shard_count_does_not_change_merged_bytes(
+    fresh_project: Project, finished_project: Project
+) -> None:
     fresh_project.run("--config", "shards=5")
     for name in ("toy.questions.greedy", "toy.questions.warm"):
         pattern = f"runs/{name}-*/completions.parquet"
-        assert fresh_project.one(pattern).read_bytes() == project.one(pattern).read_bytes()
+        merged = fresh_project.one(pattern).read_bytes()
+        assert merged == finished_project.one(pattern).read_bytes()
+
+
+def test_a_config_of_ones_own_is_not_mixed_with_the_default_one(project: Project) -> None:
+    own = project.read_config()
+    own["experiment"] = "own"
+    own["samplings"]["warm"] = {"temperature": 0.9}
+    (project.folder / "own.yaml").write_text(yaml.safe_dump(own), encoding="utf-8")
+    project.run("--configfile", "own.yaml")
+    runs = (project.folder / "results/experiments/own/runs").resolve()
+    sampling = read_json(runs / "toy.questions.warm" / "identity.json")
+    assert sampling["identity"]["sampling"]["n"] == 1
 
 
 def test_a_gpu_limit_on_the_command_line_is_accepted(project: Project) -> None:

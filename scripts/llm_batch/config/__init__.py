@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scripts.llm_batch.config_build import build_config
-from scripts.llm_batch.config_checks import cross_problems, missing_sections
-from scripts.llm_batch.config_errors import (
+from scripts.llm_batch.config.build import build_config
+from scripts.llm_batch.config.checks import cross_problems, missing_sections
+from scripts.llm_batch.config.errors import (
     COMMAND_LINE,
     Problem,
     SourceFile,
@@ -20,8 +20,8 @@ from scripts.llm_batch.config_errors import (
     value_at,
     yaml_value,
 )
-from scripts.llm_batch.config_oneoff import apply_one_off, blame
-from scripts.llm_batch.config_records import (
+from scripts.llm_batch.config.oneoff import apply_one_off, blame
+from scripts.llm_batch.config.records import (
     Config,
     Engine,
     Metric,
@@ -31,7 +31,7 @@ from scripts.llm_batch.config_records import (
     Run,
     Sampling,
 )
-from scripts.llm_batch.config_schema import to_plain, validate
+from scripts.llm_batch.config.schema import to_plain, validate
 from scripts.llm_batch.errors import ConfigError
 
 __all__ = [

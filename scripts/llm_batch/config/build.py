@@ -1,0 +1,170 @@
+"""From a config without problems to its records: defaults filled in, equal settings made equal."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from scripts.llm_batch.config.errors import ConfigPath
+from scripts.llm_batch.config.records import (
+    Config,
+    Engine,
+    Metric,
+    Model,
+    Prompts,
+    ReportOptions,
+    Run,
+    Sampling,
+)
+from scripts.llm_batch.config.sampling import normalise_sampling
+from scripts.llm_batch.config.schema import defaults, engine_schema, load_schema
+from scripts.llm_batch.metric_types import METRIC_TYPES
+
+NO_ENVIRONMENT = "none"
+"""Stands for the environment of a dummy engine that names none."""
+
+OWN_TUNING = ("shards", "stall_timeout_s", "start_timeout_s", "max_restarts")
+"""Settings that `generate` obeys itself; the others are vLLM's, which knows their defaults."""
+
+_SAME_DTYPE: Mapping[str, str] = {"half": "float16", "float": "float32"}
+
+
+def build_config(config: Mapping[str, Any]) -> Config:
+    """Return the records of a plain config that has passed all checks."""
+    return Config(
+        experiment=config["experiment"],
+        models={name: _model(name, entry) for name, entry in config["models"].items()},
+        engines={name: _engine(name, entry) for name, entry in config["engines"].items()},
+        prompts={name: _prompts(name, entry) for name, entry in config["prompts"].items()},
+        samplings={name: _sampling(name, entry) for name, entry in config["samplings"].items()},
+        metrics={name: _metric(name, entry) for name, entry in config.get("metrics", {}).items()},
+        runs=tuple(run for _, run in expand_runs(config)),
+        report=_report(config.get("report", {})),
+    )
+
+
+def local_path(text: str) -> str:
+    """Return a path of the config with a leading `~` replaced by the home folder."""
+    return str(Path(text).expanduser()) if text.startswith("~") else text
+
+
+def _model(name: str, entry: Mapping[str, Any]) -> Model:
+    path = local_path(entry["path"]) if "path" in entry else None
+    return Model(name, path, entry.get("repo"), entry.get("revision"))
+
+
+def _engine(name: str, entry: Mapping[str, Any]) -> Engine:
+    dummy = engine_schema("dummy")
+    return Engine(
+        name=name,
+        model=entry["model"],
+        environment=entry.get("environment", NO_ENVIRONMENT),
+        backend=entry.get("backend", "vllm"),
+        args=normalise_args(entry.get("args", {})),
+        tuning={**_own_defaults(), **_given(engine_schema("tuning"), entry.get("tuning", {}))},
+        dummy=_given(dummy, {**defaults(dummy), **entry.get("dummy", {})}),
+    )
+
+
+def normalise_args(args: Mapping[str, Any]) -> dict[str, Any]:
+    """Return engine arguments without vLLM's defaults, and spelled in one way."""
+    schema = engine_schema("args")
+    standard = defaults(schema)
+    kept: dict[str, Any] = {}
+    for key in schema["properties"]:
+        value = _number(schema["properties"][key], args.get(key, standard[key]))
+        if key == "dtype":
+            value = _SAME_DTYPE.get(value, value)
+        elif key == "attention_backend" and value is not None:
+            value = value.upper()
+        elif key == "structured_outputs_config" and value.get("backend") == "auto":
+            value = {}
+        if value != standard[key]:
+            kept[key] = value
+    return kept
+
+
+def _number(schema: Mapping[str, Any], value: Any) -> Any:
+    """JSON Schema takes 4.0 for a whole number; vLLM does not."""
+    if isinstance(value, float) and "integer" in schema["type"]:
+        return int(value)
+    return value
+
+
+def _given(schema: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings but those that are null."""
+    return {
+        key: _number(schema["properties"][key], value)
+        for key, value in entry.items()
+        if value is not None
+    }
+
+
+def _own_defaults() -> Mapping[str, Any]:
+    tuning = defaults(engine_schema("tuning"))
+    return {key: tuning[key] for key in OWN_TUNING}
+
+
+def _prompts(name: str, entry: Mapping[str, Any]) -> Prompts:
+    messages = entry.get("messages")
+    limit = entry.get("limit")
+    return Prompts(
+        name=name,
+        path=local_path(entry["path"]),
+        template=entry.get("template"),
+        messages=None if messages is None else tuple(dict(message) for message in messages),
+        chat_template_kwargs=dict(entry.get("chat_template_kwargs", {})),
+        reference=entry.get("reference"),
+        id=entry.get("id"),
+        limit=None if limit is None else int(limit),
+        on_too_long=entry.get("on_too_long", "error"),
+    )
+
+
+def _sampling(name: str, entry: Mapping[str, Any]) -> Sampling:
+    return Sampling(
+        name, normalise_sampling(entry), int(entry.get("n", 1)), int(entry.get("seed", 0))
+    )
+
+
+def _metric(name: str, entry: Mapping[str, Any]) -> Metric:
+    settings = METRIC_TYPES[entry["type"]].settings
+    values = {key: entry.get(key, setting.default) for key, setting in settings.items()}
+    return Metric(name, entry["type"], values)
+
+
+def _report(entry: Mapping[str, Any]) -> ReportOptions:
+    values = {**defaults(load_schema()["properties"]["report"]), **entry}
+    return ReportOptions(values["title"], int(values["rows"]))
+
+
+def expand_runs(config: Mapping[str, Any]) -> Iterator[tuple[ConfigPath, Run]]:
+    """Yield every combination of each entry of runs, with the entry's place in the config."""
+    for position, entry in enumerate(config["runs"]):
+        choices = [names_of(entry[key]) for key in ("engine", "prompts", "sampling")]
+        for engine, prompts, sampling in itertools.product(*choices):
+            run = Run(
+                name=entry.get("name", f"{engine}.{prompts}.{sampling}"),
+                engine=engine,
+                prompts=prompts,
+                sampling=sampling,
+                metrics=_metrics_of(entry, config["prompts"].get(prompts, {}), config),
+                max_error_rate=float(entry.get("max_error_rate", 0.01)),
+                determinism=entry.get("determinism", "fast"),
+            )
+            yield ("runs", position), run
+
+
+def names_of(value: str | list[str]) -> list[str]:
+    """Return one name or a list of names as a list."""
+    return [value] if isinstance(value, str) else value
+
+
+def _metrics_of(
+    entry: Mapping[str, Any], prompts: Mapping[str, Any], config: Mapping[str, Any]
+) -> tuple[str, ...]:
+    if "metrics" in entry:
+        return tuple(dict.fromkeys(names_of(entry["metrics"])))
+    return tuple(config.get("metrics", {})) if prompts.get("reference") else ()

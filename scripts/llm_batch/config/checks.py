@@ -1,0 +1,203 @@
+"""Checks between the sections of a config: names, files, templates, rules of vLLM."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from scripts.llm_batch.config.build import expand_runs, local_path, names_of
+from scripts.llm_batch.config.engines import engine_problems, strict_problems
+from scripts.llm_batch.config.errors import ConfigPath, Problem, nearest, path_text
+from scripts.llm_batch.config.sampling import sampling_problems
+from scripts.llm_batch.config.schema import known_reference
+from scripts.llm_batch.metric_types import RESERVED_NAMES
+from scripts.llm_batch.templates import template_problem
+
+REQUIRED = ("experiment", "models", "engines", "prompts", "samplings", "runs")
+
+_SECTIONS = {"engine": "engines", "prompts": "prompts", "sampling": "samplings"}
+
+
+def missing_sections(config: Mapping[str, Any]) -> list[Problem]:
+    """Return a problem for each section that every config has."""
+    return [
+        Problem((), f"the key '{key}' is missing; add it (see config/README.md)")
+        for key in REQUIRED
+        if key not in config
+    ]
+
+
+def cross_problems(config: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield what is wrong between entries that are each valid against the schema."""
+    for name, entry in config["models"].items():
+        yield from _model_problems(("models", name), entry)
+    for name, entry in config["engines"].items():
+        yield from _reference(("engines", name, "model"), entry["model"], "models", config)
+        if entry.get("backend", "vllm") != "dummy":
+            yield from engine_problems(("engines", name), entry)
+    for name, entry in config["prompts"].items():
+        yield from _prompts_problems(("prompts", name), entry)
+    for name, entry in config["samplings"].items():
+        yield from sampling_problems(("samplings", name), entry)
+    for name, entry in config.get("metrics", {}).items():
+        yield from _metric_problems(("metrics", name), entry)
+    references = list(_run_references(config))
+    yield from references
+    if not references:
+        yield from _run_names(config)
+        yield from _run_metrics(config)
+        yield from strict_problems(config)
+        yield from _files(config)
+
+
+def _reference(
+    path: ConfigPath, name: str, section: str, config: Mapping[str, Any]
+) -> Iterator[Problem]:
+    problem = known_reference(path, name, section, config.get(section, {}))
+    if problem:
+        yield problem
+
+
+def _model_problems(path: ConfigPath, entry: Mapping[str, Any]) -> Iterator[Problem]:
+    if "path" in entry and "repo" in entry:
+        yield Problem(path, "has both 'path' and 'repo'; keep the one that is meant")
+    elif "path" not in entry and "repo" not in entry:
+        yield Problem(path, "the key 'path' is missing; add it: the folder of the model")
+    elif "repo" in entry and "revision" not in entry:
+        yield Problem(path, "the key 'revision' is missing; add it: the commit of the repository")
+    elif "path" in entry and "revision" in entry:
+        yield Problem((*path, "revision"), "without effect beside 'path'; remove it")
+
+
+def _prompts_problems(path: ConfigPath, entry: Mapping[str, Any]) -> Iterator[Problem]:
+    template, messages = entry.get("template"), entry.get("messages")
+    if template is not None and messages is not None:
+        yield Problem(path, "has both 'template' and 'messages'; keep the one that is meant")
+    if template is not None and entry.get("chat_template_kwargs"):
+        text = "without effect beside 'template'; use messages, or remove it"
+        yield Problem((*path, "chat_template_kwargs"), text)
+    if template is not None:
+        yield from _template((*path, "template"), template)
+    for position, message in enumerate(messages or ()):
+        yield from _template((*path, "messages", position, "content"), message["content"])
+
+
+def _template(path: ConfigPath, text: str) -> Iterator[Problem]:
+    problem = template_problem(text)
+    if problem is not None:
+        yield Problem(path, problem.message, line_offset=problem.line)
+
+
+def _metric_problems(path: ConfigPath, entry: Mapping[str, Any]) -> Iterator[Problem]:
+    if path[1] in RESERVED_NAMES:
+        text = f"'{path[1]}' is a column of every table of scores; choose another name"
+        yield Problem(path, text)
+    pattern = entry.get("extract")
+    if pattern is None:
+        return
+    try:
+        re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        text = f"not a regular expression: {error}; mend it (in YAML, single quotes keep \\)"
+        yield Problem((*path, "extract"), text)
+
+
+def _run_references(config: Mapping[str, Any]) -> Iterator[Problem]:
+    for position, entry in enumerate(config["runs"]):
+        for key, section in _SECTIONS.items():
+            for path, name in _named(("runs", position, key), entry[key]):
+                yield from _reference(path, name, section, config)
+        for path, name in _named(("runs", position, "metrics"), entry.get("metrics", [])):
+            yield from _reference(path, name, "metrics", config)
+
+
+def _named(path: ConfigPath, value: str | list[str]) -> Iterator[tuple[ConfigPath, str]]:
+    if isinstance(value, str):
+        yield path, value
+    else:
+        for position, name in enumerate(value):
+            yield (*path, position), name
+
+
+def _run_names(config: Mapping[str, Any]) -> Iterator[Problem]:
+    seen: dict[str, ConfigPath] = {}
+    for path, run in expand_runs(config):
+        first = seen.setdefault(run.name, path)
+        if first is path:
+            continue
+        entry = config["runs"][path[1]]
+        if "name" in entry and first == path:
+            text = f"'{run.name}' would name several runs; remove the name, or the lists"
+            yield Problem((*path, "name"), text)
+        elif first == path:
+            yield Problem(path, f"'{run.name}' is listed twice; remove one")
+        else:
+            text = f"'{run.name}' is the name of {path_text(first)} too; remove one or rename it"
+            yield Problem((*path, "name") if "name" in entry else path, text)
+
+
+def _run_metrics(config: Mapping[str, Any]) -> Iterator[Problem]:
+    for position, entry in enumerate(config["runs"]):
+        names = names_of(entry.get("metrics", []))
+        for prompts in names_of(entry["prompts"]):
+            if names and not config["prompts"][prompts].get("reference"):
+                text = (
+                    f"'{names[0]}' needs a reference and prompts '{prompts}' has none; set "
+                    f"prompts.{prompts}.reference to the field with the right answer"
+                )
+                yield Problem(("runs", position, "metrics"), text)
+
+
+def _files(config: Mapping[str, Any]) -> Iterator[Problem]:
+    """Check what the runs use: other entries may describe another machine's files."""
+    runs = [run for _, run in expand_runs(config)]
+    engines = [config["engines"][name] for name in dict.fromkeys(run.engine for run in runs)]
+    real = [engine for engine in engines if engine.get("backend", "vllm") != "dummy"]
+    for name in dict.fromkeys(engine["model"] for engine in real):
+        entry = config["models"].get(name, {})
+        if "path" in entry:
+            yield from _model_folder(("models", name, "path"), Path(local_path(entry["path"])))
+    for name in dict.fromkeys(run.prompts for run in runs):
+        path = Path(local_path(config["prompts"][name]["path"]))
+        yield from _prompts_file(("prompts", name, "path"), path)
+
+
+def _model_folder(at: ConfigPath, path: Path) -> Iterator[Problem]:
+    if not _exists(path):
+        yield Problem(at, f"no such folder: '{path}'; {_nearest_path(path)}")
+    elif not path.is_dir():
+        yield Problem(at, f"'{path}' is a file; give the folder that holds config.json")
+    elif not (path / "config.json").is_file():
+        text = f"the folder '{path}' has no config.json; give a model folder in Hugging Face format"
+        yield Problem(at, text)
+
+
+def _prompts_file(at: ConfigPath, path: Path) -> Iterator[Problem]:
+    if not _exists(path):
+        yield Problem(at, f"no such file: '{path}'; {_nearest_path(path)}")
+    elif not path.is_file():
+        yield Problem(at, f"'{path}' is a folder; give a .jsonl file in it")
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _nearest_path(path: Path) -> str:
+    """Say what there is at the first missing part of `path`."""
+    known = path
+    while not _exists(known) and known != known.parent:
+        missing, known = known.name, known.parent
+    try:
+        names = sorted(entry.name for entry in known.iterdir())
+    except OSError:
+        names = []
+    close = nearest(missing, names)
+    if close:
+        return f"did you mean '{known / close}'?"
+    return f"there is no '{missing}' in '{known.resolve()}'"

@@ -1,0 +1,103 @@
+"""The records that a valid config becomes. Defaults are filled in; nothing refers to a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Backend = Literal["vllm", "dummy"]
+Determinism = Literal["fast", "strict"]
+OnTooLong = Literal["error", "truncate_left", "truncate_right"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A local folder (`path`), or a hub repository at a commit."""
+
+    name: str
+    path: str | None
+    repo: str | None
+    revision: str | None
+
+
+@dataclass(frozen=True)
+class Engine:
+    """`args` (identity) hold no value that is vLLM's default; `tuning` is placement."""
+
+    name: str
+    model: str
+    environment: str
+    backend: Backend
+    args: Mapping[str, Any]
+    tuning: Mapping[str, Any]
+    dummy: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """A data file and how its rows become prompts; `messages` hold `role` and `content`."""
+
+    name: str
+    path: str
+    template: str | None
+    messages: tuple[Mapping[str, str], ...] | None
+    chat_template_kwargs: Mapping[str, Any]
+    reference: str | None
+    id: str | None
+    limit: int | None
+    on_too_long: OnTooLong
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """vLLM SamplingParams (`params`, canonical, without n and seed), samples and seed."""
+
+    name: str
+    params: Mapping[str, Any]
+    n: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric type with all its settings, defaults included."""
+
+    name: str
+    type: str
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Engine × prompts × sampling: the thing a paper's table has a row for."""
+
+    name: str
+    engine: str
+    prompts: str
+    sampling: str
+    metrics: tuple[str, ...]
+    max_error_rate: float
+    determinism: Determinism
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """What the report shows: its heading (None: the experiment's name) and rows to browse."""
+
+    title: str | None
+    rows: int
+
+
+@dataclass(frozen=True)
+class Config:
+    """One experiment; every name in `runs` is a key of the section it names."""
+
+    experiment: str
+    models: Mapping[str, Model]
+    engines: Mapping[str, Engine]
+    prompts: Mapping[str, Prompts]
+    samplings: Mapping[str, Sampling]
+    metrics: Mapping[str, Metric]
+    runs: tuple[Run, ...]
+    report: ReportOptions
