@@ -214,7 +214,11 @@ def install_from_index(python: Path, spec: EnvironmentSpec, file: Path, url: str
             return
         except UvError as error:
             failures.append(str(error))
-    raise UvError(f"environment {spec.name}: {'; '.join(failures) or 'no place to look in'}")
+    names = ", ".join(locked_packages(file))
+    raise UvError(
+        f"environment {spec.name}: {names}: {'; '.join(failures) or 'no place to look in'}; "
+        "or put the wheel into a folder and name that (PIP_FIND_LINKS=FOLDER)"
+    )
 
 
 def _pip_install(python: Path, file: Path, arguments: list[str]) -> list[str]:
