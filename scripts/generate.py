@@ -25,10 +25,12 @@ from scripts.llm_batch.generate_journal import AnswerIndex, find_journals
 from scripts.llm_batch.generate_requests import Requests
 from scripts.llm_batch.generate_results import Totals, write_completions
 from scripts.llm_batch.generate_state import ShardFolder
-from scripts.llm_batch.supervisor import Interrupted, Shard, StopFlag, Supervisor
+from scripts.llm_batch.supervisor import Supervisor
+from scripts.llm_batch.supervisor_attempt import Interrupted, Shard, StopFlag
 from scripts.llm_batch.supervisor_facts import earlier_records, total_of
 from scripts.llm_batch.supervisor_gpus import lease
 from scripts.llm_batch.supervisor_process import adopt_orphans
+from scripts.llm_batch.supervisor_progress import Progress
 from scripts.llm_batch.supervisor_settings import EngineSpec
 
 log = logging.getLogger(__name__)
@@ -46,7 +48,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--engine", required=True, type=json.loads, help="JSON: identity")
     parser.add_argument("--tuning", default={}, type=json.loads, help="JSON: placement")
-    parser.add_argument("--determinism", choices=("fast", "strict"), default="fast")
+    parser.add_argument(
+        "--determinism",
+        choices=("fast", "strict"),
+        help="taken from the engine's identity if left out",
+    )
     parser.add_argument(
         "--retry-errors", action="store_true", help="ask again what ended with an error before"
     )
@@ -66,6 +72,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Interrupted as error:
         log.warning("stopped by %s; every finished answer is kept", error)
         return 128 + error.number
+    except OSError as error:
+        where = error.filename or arguments.journals
+        raise WorkflowError(
+            f"{where}: {error.strerror or error}; answers so far are kept, mend it and run again"
+        ) from error
     return 0
 
 
@@ -84,15 +95,7 @@ def generate(arguments: argparse.Namespace, stop: StopFlag) -> None:
         earlier = earlier_records(folder, arguments.journals)
         header = {"engine": arguments.engine}
         shard = Shard(arguments.journal_name, requests, arguments.journals, folder, header)
-        records: list[dict[str, Any]] = []
-        deaths = 0
-        if recovered == len(requests):
-            log.info("%s: all %d requests are answered; no engine needed", shard.name, recovered)
-        else:
-            with lease(spec.device, os.environ) as gpus:
-                supervisor = Supervisor(spec, shard, index, stop, gpus.environment, gpus.uuids)
-                supervisor.run()
-                records, deaths = supervisor.records, supervisor.deaths.total
+        records = answer_open(spec, shard, index, stop)
         totals = write_completions(index, arguments.completions)
         facts = {
             "shard": arguments.requests.stem,
@@ -100,7 +103,6 @@ def generate(arguments: argparse.Namespace, stop: StopFlag) -> None:
             "answered": len(requests) - recovered,
             "recovered": recovered,
             **shard_facts(totals, [*earlier, *records]),
-            "deaths": deaths + sum(record["exit"] in ("crashed", "hung") for record in earlier),
             "wall_s": round(time.monotonic() - began, 3),
             "host": platform.node(),
             "python": platform.python_version(),
@@ -119,6 +121,30 @@ def generate(arguments: argparse.Namespace, stop: StopFlag) -> None:
     )
 
 
+def answer_open(
+    spec: EngineSpec, shard: Shard, index: AnswerIndex, stop: StopFlag
+) -> list[dict[str, Any]]:
+    """Have what is open answered; return the records of the engine starts this took."""
+    progress = Progress(shard.name, len(shard.requests), index.count(), shard.folder)
+    records: list[dict[str, Any]] = []
+    state = "failed"
+    try:
+        if index.count() < len(shard.requests):
+            with lease(spec.device, os.environ) as gpus:
+                supervisor = Supervisor(spec, shard, index, stop, progress, gpus)
+                records = supervisor.records
+                supervisor.run()
+        else:
+            log.info("%s: all requests are answered; no engine is needed", shard.name)
+        state = "finished"
+    except Interrupted:
+        state = "stopped"
+        raise
+    finally:
+        progress.end(state, index.count())
+    return records
+
+
 def shard_facts(totals: Totals, records: list[dict[str, Any]]) -> dict[str, Any]:
     """Return errors, tokens and engine starts of a shard."""
     return {
@@ -129,6 +155,7 @@ def shard_facts(totals: Totals, records: list[dict[str, Any]]) -> dict[str, Any]
             "cached_prompt": total_of(records, "cached_prompt_tokens"),
         },
         "engines": records,
+        "deaths": sum(record["exit"] in ("crashed", "hung") for record in records),
     }
 
 
@@ -141,7 +168,7 @@ def engine_spec(arguments: argparse.Namespace) -> EngineSpec:
         "args": engine.get("args") or {},
         "dummy": engine.get("dummy") or {},
         "tuning": arguments.tuning,
-        "determinism": arguments.determinism,
+        "determinism": determinism_of(engine, arguments.determinism),
     }
     if backend == "dummy":
         interpreter = Path(sys.executable)
@@ -161,6 +188,16 @@ def engine_spec(arguments: argparse.Namespace) -> EngineSpec:
         interpreter=interpreter.absolute(),
         device="cpu" if read_json(environment / "environment.json").get("cuda") is None else "cuda",
     )
+
+
+def determinism_of(engine: Mapping[str, Any], asked: str | None) -> str:
+    """Return the determinism of an engine; it is part of its identity, absent if fast."""
+    own = str(engine.get("determinism", "fast"))
+    if asked is not None and "determinism" in engine and asked != own:
+        raise WorkflowError(
+            f"--determinism {asked}: the engine's identity says {own}; leave it out"
+        )
+    return asked or own
 
 
 if __name__ == "__main__":

@@ -43,10 +43,12 @@ def write_completions(index: AnswerIndex, path: Path) -> Totals:
     `max_tokens` is the request's, also where the answer was given under another limit.
     """
     totals = Totals()
-    with atomic_path(path) as temporary:
-        with pq.ParquetWriter(temporary, ANSWERS, compression="zstd") as writer:
-            for rows in _chunks(index, totals):
-                writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=ANSWERS))
+    with (
+        atomic_path(path) as temporary,
+        pq.ParquetWriter(temporary, ANSWERS, compression="zstd") as writer,
+    ):
+        for rows in _chunks(index, totals):
+            writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=ANSWERS))
     return totals
 
 

@@ -1,4 +1,4 @@
-"""The folder that holds the state of a shard while it is answered, and tells about it afterwards."""
+"""The folder with the state of a shard, which also tells afterwards what happened."""
 
 from __future__ import annotations
 

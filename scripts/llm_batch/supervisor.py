@@ -9,326 +9,165 @@ from __future__ import annotations
 import json
 import logging
 import os
-import platform
 import shutil
-import signal
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-from scripts.llm_batch.addresses import utc_now, write_json_atomic
 from scripts.llm_batch.errors import WorkflowError
 from scripts.llm_batch.generate_journal import AnswerIndex
-from scripts.llm_batch.generate_requests import Part, Requests, write_parts
+from scripts.llm_batch.generate_requests import Part, decode
+from scripts.llm_batch.supervisor_attempt import Ended, Launcher, Shard, StopFlag
 from scripts.llm_batch.supervisor_deaths import Action, Deaths, Decision
-from scripts.llm_batch.supervisor_diagnosis import describe_exit, diagnose, last_lines, read_tail
-from scripts.llm_batch.supervisor_facts import Attempt, finish_record, start_record
-from scripts.llm_batch.supervisor_process import WorkerProcess
-from scripts.llm_batch.supervisor_progress import Progress, Watchdog, read_status
-from scripts.llm_batch.supervisor_settings import (
-    EngineSpec,
-    engine_arguments,
-    switches,
-    worker_environment,
+from scripts.llm_batch.supervisor_diagnosis import (
+    describe_exit,
+    diagnose,
+    last_lines,
+    read_tail,
 )
-
-POLL_S = 0.25
+from scripts.llm_batch.supervisor_facts import Attempt, finish_record
+from scripts.llm_batch.supervisor_gpus import Lease
+from scripts.llm_batch.supervisor_progress import Progress
+from scripts.llm_batch.supervisor_settings import EngineSpec
+from scripts.llm_batch.tables import ANSWERS
 
 EXIT_FINISHED = 0
 EXIT_REFUSED = 3
 EXIT_JOURNAL = 74
-"""As in scripts/worker/run.py, which cannot be imported: it is another program's."""
+"""As in scripts/worker/run.py, which is another interpreter's."""
 
 log = logging.getLogger(__name__)
 
 
-class Interrupted(Exception):
-    """A signal asked the supervisor to stop; `number` is which."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.number = number
-
-
-class StopFlag:
-    """Remembers that a signal came."""
-
-    def __init__(self) -> None:
-        self.number: int | None = None
-
-    def install(self) -> None:
-        """Take SIGTERM (schedulers, preemption) and SIGINT (Ctrl-C)."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._note)
-
-    def _note(self, number: int, _frame: Any) -> None:
-        self.number = number
-
-    def check(self) -> None:
-        """Raise `Interrupted` if a signal came."""
-        if self.number is not None:
-            raise Interrupted(self.number)
-
-
-@dataclass(frozen=True)
-class Shard:
-    """What is to be answered and where things lie. `folder` holds state that people may look at."""
-
-    name: str
-    requests: Requests
-    journals: Path
-    folder: Path
-    header: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How an engine start ended."""
-
-    started: bool
-    code: int | None
-    hung: str | None
-    answered: int
-    held: tuple[int, ...]
-    attempt: Attempt
-
-
-@dataclass
 class Supervisor:
-    """Answers one shard."""
+    """Answers one shard; `records` tells of each engine start."""
 
-    spec: EngineSpec
-    shard: Shard
-    index: AnswerIndex
-    stop: StopFlag
-    environment: Mapping[str, str]
-    gpus: Sequence[str] = ()
-    records: list[dict[str, Any]] = field(default_factory=list)
-    deaths: Deaths = field(init=False)
-    _progress: Progress = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.deaths = Deaths(self.spec.supervisor.max_restarts)
-        self._progress = Progress(self.shard.name, len(self.shard.requests), self.index.count())
-        self._arguments = engine_arguments(self.spec)
+    def __init__(
+        self,
+        spec: EngineSpec,
+        shard: Shard,
+        index: AnswerIndex,
+        stop: StopFlag,
+        progress: Progress,
+        gpus: Lease,
+    ) -> None:
+        self._spec = spec
+        self._shard = shard
+        self._index = index
+        self._stop = stop
+        self.deaths = Deaths(spec.supervisor.max_restarts)
+        self.records: list[dict[str, Any]] = []
+        self._progress = progress
+        self._launcher = Launcher(spec, shard, stop, progress, gpus)
 
     def run(self) -> None:
         """Answer every open request; raises `WorkflowError` when that cannot be done."""
         decision: Decision | None = Decision(Action.ANSWER_OPEN)
         while decision is not None:
-            self.stop.check()
+            self._stop.check()
             positions = self._positions(decision)
-            if not positions:
-                decision = self.deaths.finished()
-                if not self.index.open_positions():
-                    return
-                continue
-            outcome = self._answer(positions, decision.window or self.spec.supervisor.window)
-            decision = self._decide(outcome)
+            decision = self._answer(positions, decision) if positions else self.deaths.finished()
 
     def _positions(self, decision: Decision) -> list[int]:
         if decision.action is Action.ANSWER_OPEN:
-            return self.index.open_positions()
-        return [place for place in decision.positions if not self.index.answered(place)]
+            return self._index.open_positions()
+        return [place for place in decision.positions if not self._index.answered(place)]
 
-    def _answer(self, positions: list[int], window: int | None) -> Outcome:
-        """Start an engine for the requests at `positions` and follow it to its end."""
-        attempt = self._new_attempt()
-        wanted = set(positions)
-        lines = self.shard.requests.lines(wanted.__contains__)
-        apart = self.spec.device == "cpu" and self.spec.backend != "dummy"
-        parts = write_parts(lines, self.shard.folder, apart)
-        settings = self._write_settings(attempt, parts, window, len(positions))
+    def _answer(self, positions: list[int], decision: Decision) -> Decision | None:
+        """Start an engine for the requests at `positions`; return what comes after it."""
         log.info(
-            "%s: %d of %d requests open; starting an engine, its log is %s",
-            self.shard.name,
+            "%s: %d requests, %d open, %d in this engine",
+            self._shard.name,
+            len(self._shard.requests),
+            len(self._shard.requests) - self._index.count(),
             len(positions),
-            len(self.shard.requests),
-            attempt.log,
         )
-        first = {
-            "switches": switches(self.spec),
-            "gpus": list(self.gpus),
-            "started": utc_now(),
-            "backend": self.spec.backend,
-        }
-        start_record(attempt, first)
-        environment = {**worker_environment(self.spec, os.environ), **self.environment}
-        process = WorkerProcess(self.spec.interpreter, settings, environment, attempt.log)
-        hung: str | None = None
-        try:
-            code, hung = self._follow(process)
-        except Interrupted:
-            process.stop()
-            self._collect(attempt, "interrupted")
-            raise
-        finally:
-            process.end()
-        started = attempt.engine.exists()
-        answered = self._collect(attempt, exit_name(code, hung))
-        held = self._held(parts)
-        return Outcome(started, code, hung, answered, held, attempt)
+        parts = self._launcher.write_parts(positions)
+        self._progress.engine_started(self._index.count(), self.deaths.total)
+        attempt = self._launcher.new_attempt()
+        window = decision.window or self._spec.supervisor.window
+        ended = self._launcher.run(attempt, parts, window)
+        answered = self._index.add(attempt.journal, True) if attempt.journal.exists() else 0
+        self.records.append(finish_record(attempt, ended.name))
+        if ended.interrupted is not None:
+            raise ended.interrupted
+        if ended.code == EXIT_FINISHED:
+            self._check_complete(positions)
+            return self.deaths.finished()
+        return self._after_death(attempt, ended, answered, parts)
 
-    def _new_attempt(self) -> Attempt:
-        now = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-        stem = f"{self.shard.name}.{now}.{os.getpid()}-{len(self.records)}"
-        return Attempt(stem, self.shard.folder, self.shard.journals)
-
-    def _write_settings(
-        self, attempt: Attempt, parts: list[Part], window: int | None, total: int
-    ) -> Path:
-        defaults, arguments = self._arguments
-        folder = self.shard.folder
-        (folder / "status.json").unlink(missing_ok=True)
-        settings = {
-            "backend": self.spec.backend,
-            "model": str(self.spec.model or ""),
-            "adapter": str(self.spec.adapter) if self.spec.adapter else None,
-            "defaults": defaults,
-            "args": arguments,
-            "dummy": dict(self.spec.dummy),
-            "device": self.spec.device,
-            "determinism": self.spec.determinism,
-            "requests": [str(part.path) for part in parts],
-            "window": window,
-            "start": len(self.records),
-            "spawned": time.time(),
-            "journal": str(attempt.journal),
-            "header": {
-                "backend": self.spec.backend,
-                "started": utc_now(),
-                "host": platform.node(),
-                "pid": os.getpid(),
-                **self.shard.header,
-            },
-            "progress": str(folder / "progress"),
-            "status": str(folder / "status.json"),
-            "facts": str(attempt.engine),
-            "total": total,
-        }
-        path = folder / "settings.json"
-        write_json_atomic(path, settings)
-        return path
-
-    def _follow(self, process: WorkerProcess) -> tuple[int | None, str | None]:
-        """Wait for the worker's end; return its exit code and, if it hung, what it failed to do."""
-        watchdog = Watchdog(self.spec.supervisor, time.monotonic())
-        status_path = self.shard.folder / "status.json"
-        self._progress.restart(self.index.count())
-        while (code := process.wait(POLL_S)) is None:
-            self.stop.check()
-            status = read_status(status_path)
-            now = time.monotonic()
-            if line := self._progress.line(status, now):
-                log.info("%s", line)
-            if hung := watchdog.hung(status, now):
-                return None, hung
-        return code, None
-
-    def _collect(self, attempt: Attempt, how: str) -> int:
-        """Read the journal of an engine that has ended; return how many requests it answered."""
-        answered = self.index.add(attempt.journal, True) if attempt.journal.exists() else 0
-        self.records.append(finish_record(attempt, how))
-        return answered
-
-    def _held(self, parts: list[Part]) -> tuple[int, ...]:
-        """Return the requests that the engine held when it died."""
-        try:
-            numbers = (self.shard.folder / "progress").read_text().split()
-            part, admitted = parts[int(numbers[0])], int(numbers[1])
-        except (OSError, ValueError, IndexError):
-            return ()
-        taken = part.positions[:admitted]
-        return tuple(position for position in taken if not self.index.answered(position))
-
-    def _decide(self, outcome: Outcome) -> Decision | None:
-        """Return what comes next, None when all is done; raises `WorkflowError` to give up."""
-        if outcome.code == EXIT_FINISHED:
-            return self.deaths.finished() or self._check_complete()
-        if outcome.code == EXIT_JOURNAL:
-            raise self._disk_error(outcome)
-        if outcome.code == EXIT_REFUSED:
-            raise WorkflowError(last_lines(read_tail(outcome.attempt.log))[-1])
-        diagnosis = diagnose(outcome.attempt.log, outcome.code)
-        what = outcome.hung or describe_exit(outcome.code)
-        if outcome.started:
-            decision = self.deaths.died(outcome.held, outcome.answered)
+    def _after_death(
+        self, attempt: Attempt, ended: Ended, answered: int, parts: list[Part]
+    ) -> Decision:
+        if ended.code == EXIT_JOURNAL:
+            raise self._disk_error(attempt)
+        if ended.code == EXIT_REFUSED:
+            message = last_lines(read_tail(attempt.log))[-1]
+            raise WorkflowError(message.partition("refused: ")[2] or message)
+        diagnosis = diagnose(attempt.log, ended.code)
+        what = ended.hung or describe_exit(ended.code)
+        # The worker writes its first facts when the engine is ready.
+        if attempt.engine.exists():
+            decision = self.deaths.died(self._held(parts), answered)
         else:
             decision = self.deaths.failed_to_start(diagnosis.permanent)
         if decision.action is Action.GIVE_UP:
             raise WorkflowError(
-                f"{self.shard.name}: {decision.reason} ({len(self.records)} tries); "
-                f"{self.index.count()} of {len(self.shard.requests)} answers are kept. "
-                f"Cause: {diagnosis}"
+                f"{self._shard.name}: {decision.reason} ({len(self.records)} tries, "
+                f"{self._kept()}). Cause: {diagnosis}"
             )
-        log.warning("%s: the engine %s; %s", self.shard.name, what, decision.action.value)
+        log.warning("%s: the engine %s; next: %s", self._shard.name, what, decision.action.value)
         if decision.action is Action.QUARANTINE:
             self._quarantine(decision.positions[0], what)
             return Decision(Action.ANSWER_OPEN)
         return decision
 
-    def _check_complete(self) -> Decision | None:
-        missing = self.index.open_positions()
+    def _held(self, parts: list[Part]) -> tuple[int, ...]:
+        """Return the requests that the engine held when it died."""
+        try:
+            numbers = (self._shard.folder / "progress").read_text().split()
+            part, admitted = parts[int(numbers[0])], int(numbers[1])
+        except (OSError, ValueError, IndexError):
+            return ()
+        taken = part.positions[:admitted]
+        return tuple(position for position in taken if not self._index.answered(position))
+
+    def _check_complete(self, positions: Sequence[int]) -> None:
+        missing = [position for position in positions if not self._index.answered(position)]
         if missing:
             raise WorkflowError(
-                f"{self.shard.name}: the engine ended without answering {len(missing)} requests, "
-                f"the first at line {missing[0] + 1} of {self.shard.requests.path}"
+                f"{self._shard.name}: the engine ended without answering {len(missing)} requests, "
+                f"the first at line {missing[0] + 1} of {self._shard.requests.path}"
             )
-        return None
 
-    def _disk_error(self, outcome: Outcome) -> WorkflowError:
-        reason = last_lines(read_tail(outcome.attempt.log))[-1].rpartition("journal: ")[2]
-        free = shutil.disk_usage(self.shard.journals).free
+    def _kept(self) -> str:
+        return f"{self._index.count()} of {len(self._shard.requests)} answers are kept"
+
+    def _disk_error(self, attempt: Attempt) -> WorkflowError:
+        reason = last_lines(read_tail(attempt.log))[-1].rpartition("journal: ")[2]
+        free = shutil.disk_usage(self._shard.journals).free
         return WorkflowError(
-            f"{self.shard.journals}: answers cannot be written: {reason} ({free >> 20} MiB free); "
-            f"{self.index.count()} of {len(self.shard.requests)} answers are kept; free space and "
-            "run again"
+            f"{self._shard.journals}: answers cannot be written: {reason} ({free >> 20} MiB free); "
+            f"{self._kept()}; free space and run again"
         )
 
     def _quarantine(self, position: int, what: str) -> None:
-        """Answer the request at `position` by an error, in a journal of the supervisor's."""
-        head = json.loads(next(self.shard.requests.lines(position.__eq__))[1])
+        """Answer the request at `position` by an error, in a journal of the supervisor's own."""
+        request = decode(next(self._shard.requests.lines(position.__eq__))[1])
+        fields = [name for name in ANSWERS.names if not name.startswith("error_")]
+        message = f"the engine {what} while it held this request alone"
         answer = {
-            **dict.fromkeys(
-                (
-                    "key",
-                    "max_tokens",
-                    "text",
-                    "token_ids",
-                    "finish_reason",
-                    "stop_reason",
-                    "prompt_tokens",
-                    "rendered_prompt",
-                    "truncated_prompt_tokens",
-                    "cumulative_logprob",
-                    "logprobs",
-                    "prompt_logprobs",
-                )
-            ),
-            "key": head["key"],
-            "max_tokens": head["max_tokens"],
+            **dict.fromkeys(fields),
+            "key": request["key"],
+            "max_tokens": request["max_tokens"],
             "truncated_prompt_tokens": 0,
-            "error": {
-                "type": "engine_killed",
-                "message": f"with this request alone the engine {what}",
-            },
+            "error": {"type": "engine_killed", "message": message},
         }
-        header = {"journal": {"version": 1, "backend": self.spec.backend, **self.shard.header}}
-        lines = [json.dumps(line, separators=(",", ":")) + "\n" for line in (header, answer)]
-        stem = f"{self._new_attempt().stem}-quarantine"
-        path = self.shard.journals / f"{stem}.jsonl"
+        header = {"journal": {"version": 1, "backend": self._spec.backend, **self._shard.header}}
+        path = self._shard.journals / f"{self._launcher.new_attempt().stem}-quarantine.jsonl"
         with path.open("x", encoding="utf-8") as stream:
-            stream.writelines(lines)
+            for line in (header, answer):
+                stream.write(json.dumps(line, separators=(",", ":")) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
-        self.index.add(path, True)
-        log.warning("%s: request %s is quarantined", self.shard.name, head["key"])
-
-
-def exit_name(code: int | None, hung: str | None) -> str:
-    """Return how the facts call an engine's end."""
-    if hung is not None:
-        return "hung"
-    return "finished" if code == EXIT_FINISHED else "crashed"
+        self._index.add(path, True)
+        log.warning("%s: request %s is quarantined", self._shard.name, request["key"])

@@ -7,7 +7,9 @@ import signal
 from pathlib import Path
 from typing import NamedTuple
 
-TAIL_BYTES = 200_000
+TAIL_BYTES = 30_000
+"""Beyond that a log tells of a start that went well."""
+
 TAIL_LINES = 12
 
 
@@ -77,7 +79,8 @@ PATTERNS = (
     ),
     _pattern(
         r"NVIDIA driver on your system is too old|provided PTX was compiled with an unsupported"
-        r"|unsupported display driver / cuda driver combination|CUDA driver version is insufficient",
+        r"|unsupported display driver / cuda driver combination"
+        r"|CUDA driver version is insufficient",
         "the environment's CUDA is newer than the driver",
         "use environment: auto, or one for an older CUDA",
     ),

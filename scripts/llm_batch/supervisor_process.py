@@ -1,4 +1,4 @@
-"""Worker processes: started so that they cannot outlive the supervisor, ended with all their kin."""
+"""Worker processes: they cannot outlive the supervisor, and end with all their kin."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 from scripts.llm_batch.errors import WorkflowError
 

@@ -19,7 +19,7 @@ if __name__ == "__main__":
     _put_repository_on_path()
     # Python does not run a folder's __main__ again in the processes that multiprocessing spawns.
     # Without a spec it takes this file for a plain script and does, as __mp_main__, see below.
-    __spec__ = None  # type: ignore[assignment]
+    __spec__ = None
     from scripts.worker.run import main
 
     main(sys.argv[1:], started=STARTED)

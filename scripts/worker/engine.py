@@ -41,7 +41,7 @@ class Finished(NamedTuple):
     text: str | None
     token_ids: list[int] | None
     finish_reason: str | None
-    stop_reason: None | str | int
+    stop_reason: str | int | None
     prompt_tokens: int | None
     cached_prompt_tokens: int | None = None
     rendered_prompt: str | None = None

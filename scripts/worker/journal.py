@@ -9,7 +9,7 @@ from scripts.worker.answers import encode
 
 JOURNAL_VERSION = 1
 
-PROGRESS_BYTES = 128
+PROGRESS_BYTES = 64
 
 
 class JournalError(Exception):
@@ -71,11 +71,11 @@ class Journal:
 
 
 class Counters:
-    """How far a worker came, in a small file that is rewritten in place at every step.
+    """How far a worker came; the part that a crash must not take with it lies in a small file.
 
-    After a crash it tells which requests the engine held: of file `part` of the requests, the
-    first `admitted` lines less those that are answered. Overwriting allocates no disk space, so
-    it works on a full disk, and the kernel keeps the bytes when the process is killed.
+    That file tells which requests the engine held: of file number `part` of the requests the
+    first `admitted` lines, less those that are answered. It is rewritten in place: that takes no
+    disk space, so it works on a full disk, and the kernel keeps it when the process is killed.
     """
 
     def __init__(self, path: str) -> None:
@@ -87,19 +87,9 @@ class Counters:
         self.steps = 0
         self.prompt_tokens = 0
         self.completion_tokens = 0
-        self.cached_prompt_tokens = 0
+        self.cached_prompt_tokens: int | None = None
         self.write()
 
     def write(self) -> None:
-        """Store the counters."""
-        values = (
-            self.part,
-            self.admitted,
-            self.answered,
-            self.errors,
-            self.steps,
-            self.prompt_tokens,
-            self.completion_tokens,
-            self.cached_prompt_tokens,
-        )
-        os.pwrite(self._file, " ".join(map(str, values)).ljust(PROGRESS_BYTES).encode(), 0)
+        """Store what is to survive."""
+        os.pwrite(self._file, f"{self.part} {self.admitted}".ljust(PROGRESS_BYTES).encode(), 0)

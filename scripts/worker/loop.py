@@ -74,7 +74,6 @@ class Loop:
                 self._take(self._engine.step())
                 self._counters.steps += 1
             self._journal.flush()
-            self._counters.write()
         return True
 
     def _refill(self, lines: Iterator[bytes]) -> bool:
@@ -112,7 +111,9 @@ class Loop:
         counters = self._counters
         counters.answered += 1
         counters.prompt_tokens += item.prompt_tokens or 0
-        counters.cached_prompt_tokens += item.cached_prompt_tokens or 0
+        if item.cached_prompt_tokens is not None:
+            cached = counters.cached_prompt_tokens or 0
+            counters.cached_prompt_tokens = cached + item.cached_prompt_tokens
         if item.error is not None:
             counters.errors += 1
         elif item.token_ids is not None:

@@ -15,7 +15,8 @@ class Settings:
     them, because vLLM's CPU sampler ignores the seeds of requests that run beside greedy ones.
     `start` counts the engine starts of one call of the supervisor from 0. `window` is the largest
     number of requests in the engine, None for twice `max_num_seqs`. `args` are the engine's
-    arguments, `defaults` those that are left out where a vLLM version does not know them. Times are seconds since 1970.
+    arguments, `defaults` those that are left out where a vLLM version does not know them. Times
+    are seconds since 1970.
     """
 
     backend: str
@@ -24,8 +25,6 @@ class Settings:
     defaults: dict[str, Any]
     args: dict[str, Any]
     dummy: dict[str, Any]
-    device: str
-    determinism: str
     requests: list[str]
     window: int | None
     start: int

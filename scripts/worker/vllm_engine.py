@@ -13,7 +13,7 @@ from typing import Any, Callable
 
 from scripts.worker.engine import SAMPLING_INVALID, EngineRefused, Finished, RequestError
 from scripts.worker.settings import Settings
-from scripts.worker.vllm_facts import engine_facts, generated_tokens
+from scripts.worker.vllm_facts import Tap, engine_facts
 from scripts.worker.vllm_outputs import (
     corruption,
     finished_request,
@@ -58,6 +58,7 @@ class VllmEngine:
         self._llm = vllm.LLM(**arguments)
         self._engine = self._llm.llm_engine
         loaded = time.time()
+        self._tap = Tap(self._engine)
         self._startup = {"import": imported - began, "load": loaded - imported}
         self._errors = request_errors()
         self._input = tokens_input()
@@ -178,11 +179,15 @@ class VllmEngine:
 
     def generated_tokens(self) -> int | None:
         """Return the tokens generated so far; see `engine.Engine`."""
-        return generated_tokens(self._llm)
+        return self._tap.tokens if self._tap.tapped else None
 
     def facts(self) -> dict[str, Any]:
         """Return what vLLM tells about itself; see `engine.Engine`."""
-        return {**engine_facts(self._llm, self._config), "startup_s": dict(self._startup)}
+        return {
+            **engine_facts(self._config),
+            **self._tap.facts(),
+            "startup_s": dict(self._startup),
+        }
 
     def close(self) -> None:
         """Kill the engine's processes without waiting for their teardown; see `engine.Engine`."""

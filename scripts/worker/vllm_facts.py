@@ -4,20 +4,61 @@ from __future__ import annotations
 
 from typing import Any
 
-_COUNTERS = {
-    "vllm:prefix_cache_hits": "prefix_cache_hit_tokens",
-    "vllm:gpu_prefix_cache_hits": "prefix_cache_hit_tokens",
-    "vllm:prefix_cache_queries": "prefix_cache_query_tokens",
-    "vllm:gpu_prefix_cache_queries": "prefix_cache_query_tokens",
-    "vllm:num_preemptions": "preemptions",
-}
+
+class Tap:
+    """Counts what the engine's core reports at each step: tokens, cache hits, preemptions.
+
+    vLLM's own statistics cost 15 % of the throughput of a small model, because they observe a
+    dozen histograms for each request. The core's reports come at no measurable cost, so its
+    statistics stay on, the front end's are turned off, and this listens between the two.
+    Where a version is built differently (before 0.8), nothing is tapped and counts are None.
+    """
+
+    def __init__(self, engine: Any) -> None:
+        self.tokens = 0
+        self.preemptions = 0
+        self.hits = 0
+        self.queries = 0
+        core = getattr(engine, "engine_core", None)
+        self._receive = getattr(core, "get_output", None)
+        self.tapped = self._receive is not None and hasattr(engine, "logger_manager")
+        if core is None or not self.tapped:
+            return
+        core.get_output = self._get_output
+        engine.logger_manager = None
+        engine.log_stats = False
+        engine.output_processor.log_stats = False
+
+    def _get_output(self, *arguments: Any, **named: Any) -> Any:
+        received = self._receive(*arguments, **named)  # type: ignore[misc]
+        tokens = 0
+        for output in received.outputs:
+            tokens += len(output.new_token_ids)
+            if output.events is not None:
+                self.preemptions += sum(event.type.name == "PREEMPTED" for event in output.events)
+        self.tokens += tokens
+        cache = getattr(received.scheduler_stats, "prefix_cache_stats", None)
+        if cache is not None:
+            self.hits += cache.hits
+            self.queries += cache.queries
+        return received
+
+    def facts(self) -> dict[str, int | None]:
+        """Return the counts under the names of the shard's facts."""
+        if not self.tapped:
+            return {}
+        return {
+            "prefix_cache_hit_tokens": self.hits,
+            "prefix_cache_query_tokens": self.queries,
+            "preemptions": self.preemptions,
+        }
 
 
-def engine_facts(llm: Any, config: Any) -> dict[str, Any]:
-    """Return versions, resolved settings, sizes and counters of a started engine."""
+def engine_facts(config: Any) -> dict[str, Any]:
+    """Return versions, resolved settings and sizes of a started engine."""
     model = config.model_config
     scheduler = config.scheduler_config
-    facts: dict[str, Any] = {
+    return {
         **versions(),
         "device": device_name(),
         "dtype": str(model.dtype).rpartition(".")[2],
@@ -25,14 +66,7 @@ def engine_facts(llm: Any, config: Any) -> dict[str, Any]:
         "max_num_seqs": _integer(scheduler, "max_num_seqs"),
         "max_num_batched_tokens": _integer(scheduler, "max_num_batched_tokens"),
         **cache_facts(config.cache_config),
-        "prefix_cache_hit_tokens": None,
-        "prefix_cache_query_tokens": None,
-        "preemptions": None,
     }
-    for name, value in counters(llm).items():
-        if name in _COUNTERS:
-            facts[_COUNTERS[name]] = value
-    return facts
 
 
 def versions() -> dict[str, Any]:
@@ -68,25 +102,6 @@ def cache_facts(cache: Any) -> dict[str, Any]:
         "kv_cache_tokens": tokens,
         "kv_cache_concurrency": None if concurrency is None else round(float(concurrency), 2),
     }
-
-
-def counters(llm: Any) -> dict[str, int]:
-    """Return vLLM's counters, empty where this version has none to offer in the process."""
-    try:
-        metrics = llm.get_metrics()
-    except (AttributeError, AssertionError):
-        return {}
-    found: dict[str, int] = {}
-    for metric in metrics:
-        value = getattr(metric, "value", None)
-        if value is not None and type(metric).__name__ == "Counter":
-            found[metric.name] = found.get(metric.name, 0) + int(value)
-    return found
-
-
-def generated_tokens(llm: Any) -> int | None:
-    """Return how many tokens the engine has generated."""
-    return counters(llm).get("vllm:generation_tokens")
 
 
 def _integer(holder: Any, name: str) -> int | None:
