@@ -21,17 +21,17 @@ from typing import Any
 
 from scripts.llm_batch.addresses import read_json, utc_now, write_json_atomic
 from scripts.llm_batch.errors import WorkflowError, run_cli
-from scripts.llm_batch.generate_journal import AnswerIndex, find_journals
-from scripts.llm_batch.generate_requests import Requests
-from scripts.llm_batch.generate_results import Totals, write_completions
-from scripts.llm_batch.generate_state import ShardFolder
-from scripts.llm_batch.supervisor import Supervisor
-from scripts.llm_batch.supervisor_attempt import Interrupted, Shard, StopFlag
-from scripts.llm_batch.supervisor_facts import earlier_records, total_of
-from scripts.llm_batch.supervisor_gpus import lease
-from scripts.llm_batch.supervisor_process import adopt_orphans
-from scripts.llm_batch.supervisor_progress import Progress
-from scripts.llm_batch.supervisor_settings import EngineSpec
+from scripts.llm_batch.generate.attempt import Interrupted, Shard, StopFlag
+from scripts.llm_batch.generate.facts import earlier_records, total_of
+from scripts.llm_batch.generate.gpus import lease
+from scripts.llm_batch.generate.journal import AnswerIndex, find_journals
+from scripts.llm_batch.generate.process import adopt_orphans
+from scripts.llm_batch.generate.progress import Progress
+from scripts.llm_batch.generate.requests import Requests
+from scripts.llm_batch.generate.results import Totals, write_completions
+from scripts.llm_batch.generate.settings import EngineSpec
+from scripts.llm_batch.generate.state import ShardFolder
+from scripts.llm_batch.generate.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 

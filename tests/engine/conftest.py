@@ -134,11 +134,11 @@ class Workspace:
 
     def journaled(self) -> list[str]:
         """Return the keys of all whole answers in all journals."""
-        keys = []
+        keys: list[str] = []
         for path in sorted(self.journals.glob("*.jsonl")):
-            for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-                if line.endswith("\n") and line.startswith('{"key":'):
-                    keys.append(json.loads(line)["key"])
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            whole = [line for line in lines if line.endswith("\n") and line.startswith('{"key":')]
+            keys += [json.loads(line)["key"] for line in whole]
         return keys
 
     def worker(self, process: subprocess.Popen[str]) -> psutil.Process:
@@ -148,7 +148,24 @@ class Workspace:
 
     def wait_answers(self, count: int) -> None:
         """Wait until the journals hold `count` answers."""
-        wait_for(lambda: self.journals.exists() and len(self.journaled()) >= count)
+        wait_for(lambda: len(self.journaled()) >= count)
+
+    def wait_news(self, process: subprocess.Popen[str]) -> None:
+        """Wait until `process` has journaled another answer, or has ended."""
+        before = len(self.journaled())
+        wait_for(lambda: process.poll() is not None or len(self.journaled()) > before)
+
+
+def alive(pid: int) -> bool:
+    """Tell whether a process runs; one that waits to be collected does not."""
+    return bool(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+
+
+def kill_and_wait(process: subprocess.Popen[str], worker: psutil.Process) -> None:
+    """Kill a supervisor and wait until the kernel has killed its worker."""
+    process.kill()
+    process.wait()
+    wait_for(lambda: not alive(worker.pid), 2.0)
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:

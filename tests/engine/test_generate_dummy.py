@@ -16,9 +16,16 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 import pytest
 
-from scripts.llm_batch import generate_state
 from scripts.llm_batch.errors import WorkflowError
-from tests.engine.conftest import ROOT, Workspace, make_request, wait_for
+from scripts.llm_batch.generate import state
+from tests.engine.conftest import (
+    ROOT,
+    Workspace,
+    alive,
+    kill_and_wait,
+    make_request,
+    wait_for,
+)
 
 COUNT = 400
 
@@ -33,10 +40,6 @@ def undisturbed(folder: Path, requests: list[dict[str, Any]]) -> bytes:
     space.write(requests)
     space.run()
     return space.completions.read_bytes()
-
-
-def alive(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
 def test_all_requests_are_answered_in_their_order(workspace: Workspace) -> None:
@@ -124,8 +127,7 @@ def test_kills_at_random_moments_lose_nothing(workspace: Workspace, victim: str)
     dice = random.Random(victim)
     process = workspace.start()
     for _ in range(4):
-        before = len(workspace.journaled())
-        wait_for(lambda: process.poll() is not None or len(workspace.journaled()) > before)
+        workspace.wait_news(process)
         time.sleep(dice.random() * 0.15)
         if process.poll() is not None:
             break
@@ -133,9 +135,7 @@ def test_kills_at_random_moments_lose_nothing(workspace: Workspace, victim: str)
         if victim == "worker":
             worker.kill()
             continue
-        process.kill()
-        process.wait()
-        wait_for(lambda: not alive(worker.pid), 2.0)
+        kill_and_wait(process, worker)
         process = workspace.start()
     assert process.wait(timeout=60) == 0
     assert workspace.completions.read_bytes() == expected
@@ -306,6 +306,7 @@ def test_the_supervisor_stops_when_snakemake_is_killed(
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        text=True,
     )
     workspace.started.append(parent)
     workspace.wait_answers(1)
@@ -318,8 +319,10 @@ def test_the_supervisor_stops_when_snakemake_is_killed(
 def test_two_supervisors_of_one_shard_exclude_each_other(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generate_state, "LOCK_WAIT_S", 0.3)
-    with generate_state.ShardFolder(workspace.journals, workspace.name):
-        with pytest.raises(WorkflowError, match=f"pid {os.getpid()}"):
-            with generate_state.ShardFolder(workspace.journals, workspace.name):
-                pass
+    monkeypatch.setattr(state, "LOCK_WAIT_S", 0.3)
+    second = state.ShardFolder(workspace.journals, workspace.name)
+    with (
+        state.ShardFolder(workspace.journals, workspace.name),
+        pytest.raises(WorkflowError, match=f"pid {os.getpid()}"),
+    ):
+        second.__enter__()

@@ -1,0 +1,196 @@
+"""One engine start: the worker's settings and files, and following it to its end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scripts.llm_batch.addresses import utc_now, write_json_atomic
+from scripts.llm_batch.generate.facts import Attempt, start_record
+from scripts.llm_batch.generate.gpus import Lease
+from scripts.llm_batch.generate.guard import Guard
+from scripts.llm_batch.generate.process import WorkerProcess
+from scripts.llm_batch.generate.progress import Progress, Watchdog, read_status
+from scripts.llm_batch.generate.requests import Part, Requests, write_parts
+from scripts.llm_batch.generate.settings import (
+    EngineSpec,
+    engine_arguments,
+    switches,
+    worker_environment,
+)
+
+POLL_S = 0.25
+
+log = logging.getLogger(__name__)
+
+
+class Interrupted(Exception):
+    """The supervisor was asked to stop; `number` is the signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+class StopFlag:
+    """Remembers that a signal came, or that the workflow which started this is gone."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._guard: Guard | None = None
+
+    def install(self) -> None:
+        """Take SIGTERM (schedulers, preemption) and SIGINT (Ctrl-C), and mind the workflow."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._note)
+        self._guard = Guard()
+
+    def _note(self, number: int, _frame: Any) -> None:
+        self.number = number
+
+    def check(self) -> None:
+        """Raise `Interrupted` if it is time to stop."""
+        if self.number is None and self._guard is not None and self._guard.abandoned():
+            log.warning("the workflow that started this has ended")
+            self.number = signal.SIGTERM
+        if self.number is not None:
+            raise Interrupted(self.number)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What is to be answered and where things lie. `folder` holds state that people may look at.
+
+    `header` goes into the journals' first lines.
+    """
+
+    name: str
+    requests: Requests
+    journals: Path
+    folder: Path
+    header: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a worker ended: its exit code, or what it failed to do in time and was killed for."""
+
+    code: int | None
+    hung: str | None
+    interrupted: Interrupted | None = None
+
+    @property
+    def name(self) -> str:
+        """Return how the facts call it."""
+        if self.interrupted is not None:
+            return "interrupted"
+        if self.hung is not None:
+            return "hung"
+        return "finished" if self.code == 0 else "crashed"
+
+
+class Launcher:
+    """Starts workers for one shard and follows them."""
+
+    def __init__(
+        self,
+        spec: EngineSpec,
+        shard: Shard,
+        stop: StopFlag,
+        progress: Progress,
+        gpus: Lease,
+    ) -> None:
+        self._spec = spec
+        self._shard = shard
+        self._stop = stop
+        self._progress = progress
+        self._gpus = list(gpus.uuids)
+        self._environment = {**worker_environment(spec, os.environ), **gpus.environment}
+        self._defaults, self._arguments = engine_arguments(spec)
+        self._starts = 0
+
+    def new_attempt(self) -> Attempt:
+        """Return the files of the next engine start."""
+        now = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+        stem = f"{self._shard.name}.{now}.{os.getpid()}-{self._starts}"
+        return Attempt(stem, self._shard.folder, self._shard.journals)
+
+    def write_parts(self, positions: Sequence[int]) -> list[Part]:
+        """Write the requests at `positions` to where the worker reads them."""
+        wanted = set(positions)
+        lines = self._shard.requests.lines(wanted.__contains__)
+        apart = self._spec.device == "cpu" and self._spec.backend != "dummy"
+        return write_parts(lines, self._shard.folder, apart)
+
+    def run(self, attempt: Attempt, parts: list[Part], window: int | None) -> Ended:
+        """Run a worker to its end, whatever that is; nothing of it is left running."""
+        settings = self._write_settings(attempt, parts, window)
+        first = {
+            "backend": self._spec.backend,
+            "switches": switches(self._spec),
+            "gpus": self._gpus,
+            "started": utc_now(),
+        }
+        start_record(attempt, first)
+        self._starts += 1
+        log.info("%s: starting an engine, its log is %s", self._shard.name, attempt.log)
+        process = WorkerProcess(self._spec.interpreter, settings, self._environment, attempt.log)
+        try:
+            return self._follow(process)
+        except Interrupted as error:
+            return Ended(process.stop(), None, error)
+        finally:
+            process.end()
+
+    def _follow(self, process: WorkerProcess) -> Ended:
+        watchdog = Watchdog(self._spec.supervisor, time.monotonic())
+        status_path = self._shard.folder / "status.json"
+        while (code := process.wait(POLL_S)) is None:
+            self._stop.check()
+            now = time.monotonic()
+            status = read_status(status_path)
+            if line := self._progress.update(status, now):
+                log.info("%s", line)
+            if hung := watchdog.hung(status, now):
+                return Ended(None, hung)
+        return Ended(code, None)
+
+    def _write_settings(self, attempt: Attempt, parts: list[Part], window: int | None) -> Path:
+        folder = self._shard.folder
+        for name in ("status.json", "progress"):
+            (folder / name).unlink(missing_ok=True)
+        spec = self._spec
+        settings = {
+            "backend": spec.backend,
+            "model": str(spec.model or ""),
+            "adapter": str(spec.adapter) if spec.adapter else None,
+            "defaults": self._defaults,
+            "args": self._arguments,
+            "dummy": dict(spec.dummy),
+            "requests": [str(part.path) for part in parts],
+            "window": window,
+            "start": self._starts,
+            "spawned": time.time(),
+            "journal": str(attempt.journal),
+            "header": {
+                "backend": spec.backend,
+                "started": utc_now(),
+                "host": platform.node(),
+                "pid": os.getpid(),
+                **self._shard.header,
+            },
+            "progress": str(folder / "progress"),
+            "status": str(folder / "status.json"),
+            "facts": str(attempt.engine),
+            "total": sum(len(part.positions) for part in parts),
+        }
+        path = folder / "settings.json"
+        write_json_atomic(path, settings)
+        return path

@@ -1,0 +1,180 @@
+"""The facts of a shard: one record for each engine start, also of those that died."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from scripts.llm_batch.addresses import write_json_atomic
+from scripts.llm_batch.answers import read_journal
+
+ENGINE_FACTS: tuple[str, ...] = (
+    "backend",
+    "version",
+    "torch",
+    "cuda",
+    "device",
+    "gpus",
+    "attention_backend",
+    "dtype",
+    "max_model_len",
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "weights_bytes",
+    "kv_cache_tokens",
+    "kv_cache_concurrency",
+    "prefix_cache_hit_tokens",
+    "prefix_cache_query_tokens",
+    "preemptions",
+    "startup_s",
+    "generate_s",
+    "requests",
+    "prompt_tokens",
+    "completion_tokens",
+    "cached_prompt_tokens",
+    "steps",
+    "switches",
+    "started",
+    "exit",
+)
+"""What is recorded of an engine start; what is not known is null."""
+
+STARTUP_FACTS = ("spawn", "import", "load", "compile", "graph_capture", "warm_up", "total")
+
+GIB = 1 << 30
+
+_NUMBER = r"([0-9]+(?:\.[0-9]+)?)"
+_ATTENTION = re.compile(
+    r"Using (?:AttentionBackendEnum\.)?([A-Z0-9_]+) (?:attention )?backend"
+    r"|KV cache layout for ([A-Z0-9_]+) backend"
+    r"|Using ([A-Za-z0-9 ]+) backend"
+)
+_WEIGHTS = re.compile(rf"(?:Model loading took|Loading model weights took) {_NUMBER} Gi?B")
+_COMPILE = re.compile(rf"compilation: {_NUMBER} s|torch\.compile (?:took|takes) {_NUMBER} s")
+_GRAPHS = re.compile(rf"Graph capturing finished in {_NUMBER} secs")
+_WARM_UP = re.compile(rf"init engine \(.*?\) took {_NUMBER} s")
+
+
+class Attempt(NamedTuple):
+    """The files of one engine start: they share a stem, unlike any other start's."""
+
+    stem: str
+    folder: Path
+    journals: Path
+
+    @property
+    def journal(self) -> Path:
+        """Return the journal of its answers."""
+        return self.journals / f"{self.stem}.jsonl"
+
+    @property
+    def record(self) -> Path:
+        """Return the supervisor's record of it."""
+        return self.folder / f"{self.stem}.json"
+
+    @property
+    def engine(self) -> Path:
+        """Return the facts that the worker writes."""
+        return self.folder / f"{self.stem}.engine.json"
+
+    @property
+    def log(self) -> Path:
+        """Return the engine's log."""
+        return self.folder / f"{self.stem}.log"
+
+
+def start_record(attempt: Attempt, first: dict[str, Any]) -> None:
+    """Note an engine start, so that it is known even if the supervisor dies with it."""
+    write_json_atomic(attempt.record, {**first, "exit": None})
+
+
+def finish_record(attempt: Attempt, exit_name: str) -> dict[str, Any]:
+    """Complete the record of an engine that has ended and return it.
+
+    An engine that ended by itself counted its answers; for all others they are counted here.
+    """
+    noted = read_object(attempt.record)
+    told = read_object(attempt.engine)
+    facts = {**told, **noted, **log_facts(attempt.log)}
+    if told.get("exit") != "finished":
+        facts.update(count_answers(attempt.journal))
+    startup = told.get("startup_s") or {}
+    found = facts.pop("log_startup_s")
+    facts["startup_s"] = {name: found.get(name, startup.get(name)) for name in STARTUP_FACTS}
+    facts["exit"] = exit_name
+    record = {name: facts.get(name) for name in ENGINE_FACTS}
+    write_json_atomic(attempt.record, record)
+    return record
+
+
+def earlier_records(folder: Path, journals: Path) -> list[dict[str, Any]]:
+    """Return the records of engines that earlier calls started for this shard."""
+    records = []
+    for path in sorted(folder.glob("*.*.*.json")):
+        if path.name.endswith(".engine.json"):
+            continue
+        record = read_object(path)
+        if record.get("exit") is None:
+            # The supervisor died with it.
+            record = finish_record(Attempt(path.stem, folder, journals), "crashed")
+        records.append(record)
+    return records
+
+
+def count_answers(journal: Path) -> dict[str, Any]:
+    """Return how many answers a journal holds and their tokens."""
+    requests = prompt = completion = 0
+    for answer in read_journal(journal) if journal.exists() else ():
+        requests += 1
+        prompt += answer.get("prompt_tokens") or 0
+        completion += len(answer.get("token_ids") or ())
+    return {"requests": requests, "prompt_tokens": prompt, "completion_tokens": completion}
+
+
+def log_facts(log: Path) -> dict[str, Any]:
+    """Return what only the engine's log tells; the wording changes with the versions of vLLM."""
+    try:
+        text = log.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    weights = _first(_WEIGHTS, text)
+    startup = {
+        "compile": _seconds(_COMPILE, text),
+        "graph_capture": _seconds(_GRAPHS, text),
+        "warm_up": _seconds(_WARM_UP, text),
+    }
+    return {
+        "attention_backend": _first(_ATTENTION, text),
+        "weights_bytes": None if weights is None else int(float(weights) * GIB),
+        "log_startup_s": {name: value for name, value in startup.items() if value is not None},
+    }
+
+
+def _first(regex: re.Pattern[str], text: str) -> str | None:
+    match = regex.search(text)
+    if match is None:
+        return None
+    return next((group for group in match.groups() if group is not None), None)
+
+
+def _seconds(regex: re.Pattern[str], text: str) -> float | None:
+    found = _first(regex, text)
+    return None if found is None else float(found)
+
+
+def total_of(records: Iterable[dict[str, Any]], name: str) -> int | None:
+    """Return the sum of a count over engine starts, None if none of them knows it."""
+    values = [record[name] for record in records if record.get(name) is not None]
+    return sum(values) if values else None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in `path`, empty if there is none."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,227 @@
+"""How an engine is started: its arguments and its environment variables, on a CPU or on GPUs.
+
+Everything here is decided before the worker starts; sources and measurements are vLLM 0.28's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil  # type: ignore[import-untyped]
+
+from scripts.llm_batch.addresses import read_json
+from scripts.llm_batch.errors import WorkflowError
+
+SUPERVISOR_TUNING = frozenset(
+    {"shards", "window", "start_timeout_s", "stall_timeout_s", "max_restarts"}
+)
+"""Tuning that is the supervisor's; all other goes to the engine."""
+
+PLACEMENT_VARIABLES = frozenset(
+    {
+        "VLLM_CACHE_ROOT",
+        "VLLM_CONFIG_ROOT",
+        "VLLM_ASSETS_CACHE",
+        "VLLM_RPC_BASE_PATH",
+        "VLLM_HOST_IP",
+        "VLLM_PORT",
+        "VLLM_NCCL_SO_PATH",
+        "VLLM_CUDART_SO_PATH",
+        "VLLM_CPU_OMP_THREADS_BIND",
+        "VLLM_CPU_NUM_OF_RESERVED_CPU",
+        "VLLM_ENGINE_READY_TIMEOUT_S",
+        "VLLM_CONFIGURE_LOGGING",
+        "VLLM_LOGGING_LEVEL",
+        "VLLM_LOGGING_CONFIG_PATH",
+    }
+)
+"""vLLM's variables that a user may set: they cannot change an answer. The others are dropped."""
+
+CPU_MAX_NUM_SEQS = 256
+CPU_BLOCK_TOKENS = 128
+"""vLLM's block of the KV cache on a CPU."""
+
+CPU_CACHE_BYTES = (64 << 20, 4 << 30)
+CPU_CACHE_SHARE = 0.25
+"""The KV cache of a CPU engine takes what all its requests can need, within these bounds."""
+
+SMALL_MODEL_BYTES = 16 << 20
+"""Below this a second thread waits more than it computes: with 350 kB of weights on two busy cores
+one thread answered 960 requests a second, two answered 150."""
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The supervisor's own settings, times in seconds."""
+
+    window: int | None = None
+    start_timeout_s: float = 3600.0
+    stall_timeout_s: float = 600.0
+    max_restarts: int = 20
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """An engine as the config has it, and where its parts lie."""
+
+    backend: str
+    args: Mapping[str, Any]
+    dummy: Mapping[str, Any]
+    tuning: Mapping[str, Any]
+    determinism: str
+    model: Path | None
+    adapter: Path | None
+    interpreter: Path
+    device: str
+
+    @property
+    def supervisor(self) -> Tuning:
+        """Return the supervisor's part of the tuning."""
+        own = SUPERVISOR_TUNING - {"shards"}
+        return Tuning(
+            **{name: self.tuning[name] for name in own if self.tuning.get(name) is not None}
+        )
+
+
+def engine_arguments(spec: EngineSpec) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return (defaults, arguments): a vLLM that does not know a default starts without it.
+
+    Raises `WorkflowError` for a combination that cannot give right answers.
+    """
+    given = {**spec.args, **spec.tuning}
+    arguments = {
+        name: value
+        for name, value in given.items()
+        if name not in SUPERVISOR_TUNING and value is not None
+    }
+    if spec.backend == "dummy":
+        return {}, arguments
+    check_strict(spec)
+    if spec.device != "cpu":
+        return {"seed": 0}, arguments
+    check_cpu(arguments)
+    # Without compilation (TORCHDYNAMO_DISABLE) there is nothing but eager execution.
+    arguments["enforce_eager"] = True
+    config = read_json(spec.model / "config.json") if spec.model else {}
+    return cpu_defaults(config, arguments), arguments
+
+
+def check_strict(spec: EngineSpec) -> None:
+    """Refuse `determinism: strict` where it cannot be kept."""
+    if spec.determinism != "strict" or spec.device != "cpu":
+        return
+    if spec.args.get("dtype") not in ("float32", "float"):
+        raise WorkflowError(
+            f"determinism: strict on a CPU needs args: {{dtype: float32}}, found "
+            f"{spec.args.get('dtype', 'auto')}: other number formats give other answers on "
+            "another CPU; set it in the engine, or determinism: fast in the run"
+        )
+
+
+def check_cpu(arguments: Mapping[str, Any]) -> None:
+    """Refuse what kills vLLM's CPU engine."""
+    if arguments.get("enable_chunked_prefill"):
+        raise WorkflowError(
+            "tuning.enable_chunked_prefill: vLLM's CPU engine dies of seeded requests whose "
+            "prompts are cut into steps; remove it"
+        )
+    tokens, length = arguments.get("max_num_batched_tokens"), arguments.get("max_model_len")
+    if tokens is not None and length is not None and tokens < length:
+        raise WorkflowError(
+            f"tuning.max_num_batched_tokens: {tokens} is less than max_model_len={length}; on a "
+            "CPU a prompt is read in one step, so it must be at least as large"
+        )
+
+
+def cpu_defaults(config: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the engine arguments for a CPU that the config left open; `config`: config.json."""
+    text = config.get("text_config") or config
+    sequences = int(arguments.get("max_num_seqs", CPU_MAX_NUM_SEQS))
+    length = arguments.get("max_model_len") or text.get("max_position_embeddings")
+    defaults: dict[str, Any] = {
+        "seed": 0,
+        "max_num_seqs": sequences,
+        "enable_chunked_prefill": False,
+        "kv_cache_memory_bytes": cpu_cache_bytes(text, arguments, sequences, length),
+    }
+    if length is not None:
+        defaults["max_num_batched_tokens"] = max(4096, int(length))
+    return defaults
+
+
+def cpu_cache_bytes(
+    config: Mapping[str, Any], arguments: Mapping[str, Any], sequences: int, length: int | None
+) -> int:
+    """Return the bytes of a KV cache that holds `sequences` contexts of `length` tokens, bounded.
+
+    2 (keys and values) × layers × heads × head size × bytes of a number, for each token, in whole
+    blocks; at most a quarter of the memory that is free.
+    """
+    least, most = CPU_CACHE_BYTES
+    most = max(least, min(most, int(psutil.virtual_memory().available * CPU_CACHE_SHARE)))
+    heads = config.get("num_attention_heads")
+    layers, hidden = config.get("num_hidden_layers"), config.get("hidden_size")
+    if not (heads and layers and hidden and length):
+        return most
+    size = int(config.get("head_dim") or hidden // heads)
+    number = 4 if arguments.get("dtype") in ("float32", "float") else 2
+    token = 2 * int(layers) * int(config.get("num_key_value_heads") or heads) * size * number
+    blocks = sequences * -(-int(length) // CPU_BLOCK_TOKENS) + 1
+    return min(max(blocks * CPU_BLOCK_TOKENS * token, least), most)
+
+
+def switches(spec: EngineSpec) -> dict[str, str]:
+    """Return the environment variables that decide how the engine computes; facts record them."""
+    if spec.backend == "dummy":
+        return {}
+    if spec.device == "cpu":
+        return {
+            **cpu_threads(spec, os.environ),
+            # One process: starts in a fifth of the time, and nothing is left when it is killed.
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            # vLLM compiles its sampler even in eager mode, and fails without a C++ compiler.
+            "TORCHDYNAMO_DISABLE": "1",
+            # Splitting the KV cache over threads makes sums depend on the rest of the batch.
+            "VLLM_CPU_ATTN_SPLIT_KV": "0",
+        }
+    found = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    if spec.determinism == "strict":
+        found["VLLM_BATCH_INVARIANT"] = "1"
+    return found
+
+
+def cpu_threads(spec: EngineSpec, inherited: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that keep a small model on one thread, unless the user decided.
+
+    The number of threads changes no bit of an answer once VLLM_CPU_ATTN_SPLIT_KV is 0.
+    """
+    if {"OMP_NUM_THREADS", "VLLM_CPU_OMP_THREADS_BIND"} & set(inherited) or spec.model is None:
+        return {}
+    if sum(path.stat().st_size for path in spec.model.glob("*.safetensors")) > SMALL_MODEL_BYTES:
+        return {}
+    return {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+
+
+def worker_environment(spec: EngineSpec, inherited: Mapping[str, str]) -> dict[str, str]:
+    """Return the worker's environment variables.
+
+    Python's own and vLLM's are taken from `inherited` only where they cannot change an answer.
+    """
+    kept = {
+        name: value
+        for name, value in inherited.items()
+        if not name.startswith(("PYTHON", "VLLM_")) or name in PLACEMENT_VARIABLES
+    }
+    kept["PATH"] = os.pathsep.join([str(spec.interpreter.parent), kept.get("PATH", os.defpath)])
+    quiet = {
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+    return {**kept, **quiet, **switches(spec)}
