@@ -58,8 +58,12 @@ def set_screen(
     """Look at the page on a screen of this size, in light or dark."""
     screen = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": False}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-    scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+    features = [
+        {"name": "prefers-color-scheme", "value": "dark" if dark else "light"},
+        # A page that still scrolls moves things away from under a click.
+        {"name": "prefers-reduced-motion", "value": "reduce"},
+    ]
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
 
 def console_errors(driver: webdriver.Chrome) -> list[str]:

@@ -140,7 +140,6 @@ def _facts(
 
     hits, queries = first.get("prefix_cache_hit_tokens"), first.get("prefix_cache_query_tokens")
     cached = f"{numbers.percent(rate(hits, queries))} %" if queries else numbers.UNKNOWN
-    concurrency = first.get("kv_cache_concurrency")
     times = [str(s[k]) for s in shards for k in ("started", "finished") if s.get(k)]
     return (
         ("device", each("device")),
@@ -157,8 +156,8 @@ def _facts(
         ("max_model_len", each("max_model_len", numbers.count)),
         ("max_num_seqs", each("max_num_seqs", numbers.count)),
         ("max_num_batched_tokens", each("max_num_batched_tokens", numbers.count)),
-        ("KV cache", f"{each('kv_cache_tokens', numbers.count)} tokens"),
-        ("KV cache holds", f"{numbers.significant(concurrency)} longest requests at once"),
+        ("KV cache, tokens", each("kv_cache_tokens", numbers.count)),
+        ("longest requests it holds", each("kv_cache_concurrency", numbers.significant)),
         ("prefix cache hits", cached),
         ("preemptions", numbers.count(total([e.get("preemptions") for e in engines]))),
         ("engine deaths", shard_total("deaths")),

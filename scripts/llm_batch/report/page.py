@@ -71,7 +71,7 @@ def render(content: Content) -> str:
         "chain": Markup(chain_svg(experiment)),
         "identities": identities(experiment, experiment.runs),
         "dummy": any(run.is_dummy for run in experiment.runs),
-        "modes": {run.engine.get("determinism", "fast") for run in experiment.runs},
+        "modes": {r.engine.get("determinism", "fast") for r in experiment.runs if not r.is_dummy},
         "policy": _policy(style, script),
         "style": Markup(style),
         "script": Markup(script),

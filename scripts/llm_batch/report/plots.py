@@ -186,7 +186,7 @@ def _pass_at_k(runs: Sequence[Run], metric: str) -> Plot | None:
         for run in drawn
         for value in run.curve(metric, "pass@k")
     ]
-    ks = sorted({record["k"] for record in records})
+    ks = sorted({v.k for run in drawn for v in run.curve(metric, "pass@k") if v.k is not None})
     if len(ks) < 2:
         return None
     x = alt.X(
