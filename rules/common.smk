@@ -21,7 +21,7 @@ if ROOT not in sys.path:
 
 from scripts.llm_batch import digests, errors, placement, plan
 from scripts.llm_batch.addresses import canonical_json
-from scripts.llm_batch.config import load_config
+from scripts.llm_batch.config.load import load_config
 
 # Rules call `python -m scripts.NAME`: the interpreter that runs Snakemake, from any folder.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])

@@ -27,7 +27,7 @@ from scripts.llm_batch.addresses import (
     write_manifest,
 )
 from scripts.llm_batch.answers import engine_journals, read_journals
-from scripts.llm_batch.config import Prompts
+from scripts.llm_batch.config.records import Prompts
 from scripts.llm_batch.digests import DigestMemo
 from scripts.llm_batch.errors import WorkflowError, run_cli
 from scripts.llm_batch.ledger import REQUESTS, PromptRow, Requester, RowNumbering, chunks

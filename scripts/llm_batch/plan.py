@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.llm_batch.addresses import address
-from scripts.llm_batch.config import Config, Engine, Prompts, Run, Sampling
+from scripts.llm_batch.config.records import Config, Engine, Prompts, Run, Sampling
 from scripts.llm_batch.digests import DigestMemo
 from scripts.llm_batch.environments import environment_identity
 from scripts.llm_batch.errors import ConfigError

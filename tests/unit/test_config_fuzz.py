@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from scripts.llm_batch.addresses import canonical_json
-from scripts.llm_batch.config import Config, load_config
+from scripts.llm_batch.config.load import load_config
+from scripts.llm_batch.config.records import Config
 from scripts.llm_batch.config.schema import load_schema
 from scripts.llm_batch.errors import ConfigError
 from tests.unit.config_cases import BASE, make_project

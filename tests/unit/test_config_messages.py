@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from scripts.llm_batch.config import load_config
+from scripts.llm_batch.config.load import load_config
 from scripts.llm_batch.errors import ConfigError
 from tests.unit.config_cases import BASE, EDITS, RUN, make_project
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from scripts.llm_batch.config import Prompts
+from scripts.llm_batch.config.records import Prompts
 from scripts.llm_batch.errors import WorkflowError
 from scripts.llm_batch.prompts import Rendered, Renderer, Row, read_rows, render
 
