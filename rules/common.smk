@@ -9,7 +9,6 @@ Two conventions of all rules:
   (paths, tuning) must re-run nothing and identity already is part of the output's path.
 """
 
-import os
 import sys
 from pathlib import Path
 
@@ -23,11 +22,7 @@ from scripts.llm_batch import digests, errors, placement, plan
 from scripts.llm_batch.addresses import canonical_json
 from scripts.llm_batch.config.load import load_config
 
-# Rules call `python -m scripts.NAME`: the interpreter that runs Snakemake, from any folder.
-os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    [ROOT, *filter(None, [os.environ.get("PYTHONPATH")])]
-)
+placement.make_programs_callable(Path(ROOT))
 
 STAGE_FOLDER = r"[A-Za-z0-9][A-Za-z0-9._+-]*-[0-9a-f]{12}"
 
@@ -44,7 +39,9 @@ RESULTS = placement.Results(PLAN, Path("results"))
 
 def environment_locks(wildcards):
     """The files that decide an environment."""
-    return placement.lock_files(PLAN.environments[wildcards.environment], Path(ROOT) / "envs")
+    return placement.lock_files(
+        PLAN.environments[wildcards.environment], Path(ROOT) / "envs"
+    )
 
 
 def environment_definitions(wildcards, output):
@@ -149,7 +146,9 @@ def report_evaluations(wildcards, input):
 
 def reproduce_command(wildcards, output):
     """The command line that asks for the same again."""
-    return placement.reproduce_command(workflow.configfiles, workflow.config_settings.config)
+    return placement.reproduce_command(
+        workflow.configfiles, workflow.config_settings.config
+    )
 
 
 def experiment_record(wildcards):

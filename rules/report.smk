@@ -6,7 +6,10 @@ rule report:
     input:
         runs=ancient(collect("results/runs/{folder}/manifest.json", folder=PLAN.runs)),
         evaluations=ancient(
-            collect("results/evaluations/{folder}/manifest.json", folder=RESULTS.evaluations)
+            collect(
+                "results/evaluations/{folder}/manifest.json",
+                folder=RESULTS.evaluations,
+            )
         ),
     output:
         manifest="results/reports/{report}/manifest.json",

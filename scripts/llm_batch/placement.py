@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -128,6 +130,17 @@ class Results:
             return False
         shards = range(self._shards(batch))
         return all((folder / "completions" / f"{shard}.parquet").is_file() for shard in shards)
+
+
+def make_programs_callable(root: Path) -> None:
+    """Let `python -m scripts.NAME` work in rules, from any folder.
+
+    `python` is the interpreter that runs Snakemake, whether or not its environment is activated.
+    """
+    first = {"PATH": str(Path(sys.executable).parent), "PYTHONPATH": str(root)}
+    for variable, folder in first.items():
+        rest = [part for part in os.environ.get(variable, "").split(os.pathsep) if part]
+        os.environ[variable] = os.pathsep.join([folder, *(p for p in rest if p != folder)])
 
 
 def lock_files(environment: Stage, envs: Path) -> list[str]:

@@ -39,7 +39,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class EnginePlan:
-    """An engine under one determinism: what its requests are answered with, and how it is placed."""
+    """An engine under one determinism: what answers its requests, and how it is placed."""
 
     stage: Stage
     environment: Stage | None

@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from scripts.llm_batch.addresses import canonical_json
+from scripts.llm_batch.config.build import normalise_args
 from scripts.llm_batch.config.load import load_config
 from scripts.llm_batch.config.records import Config
-from scripts.llm_batch.config.build import normalise_args
 from scripts.llm_batch.config.sampling import normalise_sampling
 from scripts.llm_batch.config.schema import defaults, load_schema
 from scripts.llm_batch.errors import ConfigError
