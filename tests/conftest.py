@@ -1,0 +1,29 @@
+"""What several kinds of tests share: the real environment of the CPU engine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts.llm_batch.addresses import address, canonical_json
+from scripts.llm_batch.environments import environment_identity
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def cpu_environment() -> Path:
+    """The environment `cpu`, built where `make quickstart` builds it; built here if it is not."""
+    identity = environment_identity("cpu", ROOT / "envs")
+    folder = ROOT / "results/environments" / f"cpu-{address('environments', identity)}"
+    if not (folder / "manifest.json").is_file():
+        command = [sys.executable, "-m", "scripts.build_environment"]
+        command += ["--identity", canonical_json(identity), "--environments-dir", "envs"]
+        command += ["--output", str(folder / "manifest.json")]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=900)
+    return folder
