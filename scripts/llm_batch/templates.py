@@ -83,22 +83,76 @@ def template_problem(text: str) -> TemplateProblem | None:
     return None
 
 
+class _Blanks(NamedTuple):
+    """A template of text and field names only: what is between the fields, and their names."""
+
+    fill: Callable[..., str]
+    names: tuple[str, ...]
+
+    def filled(self, fields: Mapping[str, Any]) -> str | None:
+        """Return what Jinja would, several times as fast; None where Jinja is to decide."""
+        values = []
+        for name in self.names:
+            value = fields.get(name)
+            if type(value) not in _PRINTED_AS_THEY_ARE:
+                return None
+            values.append(value)
+        try:
+            return self.fill(*values)
+        except ValueError:  # A number of more digits than Python prints.
+            return None
+
+
+_PRINTED_AS_THEY_ARE = frozenset({str, int, float, bool})
+
+
+def _blanks(tree: nodes.Template) -> _Blanks | None:
+    """Return the template as text with blanks, None if it does more than name fields."""
+    text, names = "", []
+    for output in tree.body:
+        if not isinstance(output, nodes.Output):
+            return None
+        for node in output.nodes:
+            if isinstance(node, nodes.TemplateData):
+                text += node.data.replace("{", "{{").replace("}", "}}")
+            elif isinstance(node, nodes.Name) and node.name not in _NOT_FIELDS:
+                text += "{}"
+                names.append(node.name)
+            else:
+                return None
+    return _Blanks(text.format, tuple(names))
+
+
+_NOT_FIELDS = frozenset({"self", *_ENVIRONMENT.globals})
+
+
 class PromptTemplate:
     """A compiled template."""
 
     def __init__(self, text: str) -> None:
         """Compile `text`; raises `jinja2.TemplateSyntaxError`, see `template_problem`."""
         self._template = _ENVIRONMENT.from_string(text)
-        used = {name.name for name in _ENVIRONMENT.parse(text).find_all(nodes.Name)}
+        tree = _ENVIRONMENT.parse(text)
+        self._blanks = _blanks(tree)
+        used = {name.name for name in tree.find_all(nodes.Name)}
         # Without Jinja's own names (range, …) the fields need not be copied: twice as fast.
         self._shared = used.isdisjoint(_ENVIRONMENT.globals)
         self._render: Callable[..., Any] = self._template.root_render_func
 
     def render(self, fields: dict[str, Any]) -> str:
         """Return the text for the fields of a row; raise `TemplateFailure` with the cure."""
+        text = self._blanks.filled(fields) if self._blanks is not None else None
+        if text is None:
+            text = self.render_with_jinja(fields)
+        if not text.isascii():
+            _check_unicode(text)
+        return text
+
+    def render_with_jinja(self, fields: dict[str, Any]) -> str:
+        """Return the text as Jinja alone makes it; raise `TemplateFailure` like `render`."""
         try:
             # Template.render without the rewriting of traces.
-            text = "".join(self._render(self._template.new_context(fields, shared=self._shared)))
+            return "".join(self._render(self._template.new_context(fields, shared=self._shared)))
         except TemplateFailure:
             raise
         except jinja2.UndefinedError as error:
@@ -108,9 +162,6 @@ class PromptTemplate:
             raise TemplateFailure(
                 f"the template fails on this row ({type(error).__name__}: {reason})"
             ) from None
-        if not text.isascii():
-            _check_unicode(text)
-        return text
 
 
 def _undefined(message: str, fields: Mapping[str, Any]) -> str:
