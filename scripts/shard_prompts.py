@@ -31,8 +31,9 @@ from scripts.llm_batch.config.records import Prompts
 from scripts.llm_batch.digests import DigestMemo
 from scripts.llm_batch.errors import WorkflowError, run_cli
 from scripts.llm_batch.ledger import REQUESTS, PromptRow, Requester, RowNumbering, chunks
-from scripts.llm_batch.prompts import Renderer, read_rows
+from scripts.llm_batch.prompts import Renderer
 from scripts.llm_batch.requests import sampling_key
+from scripts.llm_batch.rows import read_rows
 from scripts.llm_batch.sharding import (
     PARQUET,
     create_table,
@@ -122,9 +123,7 @@ def write_ledgers(
     path = Path(prompts["path"])
     check_unchanged(path, identity["data"], results)
     on_too_long = identity.get("on_too_long", "error")
-    requesters = {
-        run["run"]: Requester(sampling_key(run["sampling"]), on_too_long) for run in runs
-    }
+    requesters = {run["run"]: Requester(sampling_key(run["sampling"]), on_too_long) for run in runs}
     rows = dict.fromkeys(requesters, 0)
     with ExitStack() as stack:
         writers = {

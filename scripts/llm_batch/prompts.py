@@ -6,19 +6,15 @@ becomes the completion of that row.
 
 from __future__ import annotations
 
-import gzip
 import json
-import re
-import zlib
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import IO, Any, NamedTuple, cast
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import orjson
 
 from scripts.llm_batch.config.errors import nearest
 from scripts.llm_batch.config.records import Prompts
-from scripts.llm_batch.errors import WorkflowError
+from scripts.llm_batch.rows import Row, json_type
 from scripts.llm_batch.templates import PromptTemplate, TemplateFailure, field_names, quoted
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function", "ipython")
@@ -29,18 +25,6 @@ MAX_TAG_TEXT = 200
 """Characters; longer texts are what prompts are made of, not what rows are sorted by."""
 
 MAX_TOKEN_ID = 2**31 - 1
-
-# orjson turns whole numbers beyond 64 bits into floats, and so would change an id or a prompt.
-_LONG_NUMBER = re.compile(rb"[0-9]{19}")
-_BOM = b"\xef\xbb\xbf"
-
-
-class Row(NamedTuple):
-    """One row: its 1-based line, and its fields or why it has none."""
-
-    line: int
-    fields: dict[str, Any] | None
-    error: str | None = None
 
 
 class Rendered(NamedTuple):
@@ -68,58 +52,6 @@ class RowError(Exception):
         self.kind = kind
         self.message = message
         self.content = content
-
-
-def read_rows(path: Path) -> Iterator[Row]:
-    """Yield the rows of a JSON Lines file (.jsonl, .jsonl.gz) as they are read.
-
-    Blank lines are skipped but counted; a byte order mark and carriage returns are ignored. A line
-    that is not a JSON object is a row with an error. Raises `WorkflowError` if the file cannot be
-    read.
-    """
-    try:
-        with _open(path) as stream:
-            for number, line in enumerate(stream, start=1):
-                if number == 1 and line.startswith(_BOM):
-                    line = line[len(_BOM) :]
-                if line.isspace() or not line:
-                    continue
-                yield _parse(number, line)
-    except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise WorkflowError(f"{path}: cannot be read: {reason}; is the file complete?") from None
-
-
-def _open(path: Path) -> IO[bytes]:
-    if path.suffix == ".gz":
-        return cast(IO[bytes], gzip.open(path, "rb"))
-    return path.open("rb")
-
-
-def _parse(number: int, line: bytes) -> Row:
-    try:
-        fields = _exact_json(line) if _LONG_NUMBER.search(line) else orjson.loads(line)
-    except json.JSONDecodeError as error:
-        if "UTF-8" in error.msg:
-            return Row(number, None, f"line {number}: not UTF-8; save the file in that encoding")
-        # Not colno: the line break at the end would count as another line.
-        return Row(number, None, f"line {number}, column {error.pos + 1}: not JSON: {error.msg}")
-    except (ValueError, RecursionError) as error:
-        return Row(number, None, f"line {number}: not JSON: {error}")
-    if not isinstance(fields, dict):
-        found = _json_type(fields)
-        return Row(number, None, f"line {number}: expected a JSON object {{…}}, found {found}")
-    return Row(number, fields)
-
-
-def _exact_json(line: bytes) -> Any:
-    orjson.loads(line)  # Stricter than json: no NaN, no half surrogate pairs, only UTF-8.
-    return json.loads(line)
-
-
-def _json_type(value: Any) -> str:
-    names = {list: "a list", str: "a text", bool: "true or false", type(None): "null"}
-    return names.get(type(value), "a number")
 
 
 class Renderer:
@@ -274,4 +206,4 @@ def _message_problem(message: Any) -> str | None:
 
 
 def _json_or_object(value: Any) -> str:
-    return "an object" if isinstance(value, dict) else _json_type(value)
+    return "an object" if isinstance(value, dict) else json_type(value)

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from scripts.llm_batch.config.records import Prompts
 from scripts.llm_batch.errors import WorkflowError
-from scripts.llm_batch.prompts import Rendered, Renderer, Row, read_rows, render
+from scripts.llm_batch.prompts import Rendered, Renderer, render
+from scripts.llm_batch.rows import Row, parse_block, read_blocks, read_rows
 
 ERROR_TYPES = {"row_malformed", "template_error", "prompt_empty"}
 
@@ -96,6 +97,27 @@ class TestReading:
         (row,) = rows_of(tmp_path, b'{"a": 123456789012345678901234567890}')
         assert render(prompts(template="{{ a }}"), row).content == "123456789012345678901234567890"
         assert render(prompts(template="x", id="a"), row).id == "123456789012345678901234567890"
+
+    @given(
+        lines=st.lists(
+            st.sampled_from(
+                [b'{"a": 1}', b'{"a": 12345678901234567890}', b"", b" ", b"[1]", b"{", b"\xff\r"]
+            ),
+            max_size=12,
+        ),
+        end=st.sampled_from([b"", b"\n"]),
+        size=st.integers(1, 60),
+    )
+    def test_blocks_of_any_size_hold_the_same_rows(
+        self, tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], end: bytes, size: int
+    ) -> None:
+        path = tmp_path_factory.mktemp("blocks") / "rows.jsonl"
+        path.write_bytes(b"\xef\xbb\xbf" + b"\n".join(lines) + end)
+        rows = [row for block in read_blocks(path, size) for row in parse_block(block)]
+        assert rows == list(read_rows(path))
+        assert [row.line for row in rows] == [
+            number for number, line in enumerate(lines, start=1) if line.strip()
+        ]
 
     def test_a_packed_file_is_read(self, tmp_path: Path) -> None:
         path = tmp_path / "rows.jsonl.gz"

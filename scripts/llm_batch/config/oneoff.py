@@ -11,7 +11,7 @@ from typing import Any
 from scripts.llm_batch.config.errors import COMMAND_LINE, Problem
 from scripts.llm_batch.config.schema import known_reference
 from scripts.llm_batch.errors import WorkflowError
-from scripts.llm_batch.prompts import read_rows
+from scripts.llm_batch.rows import read_rows
 from scripts.llm_batch.templates import field_names
 
 ONE_OFF_KEYS = ("model", "sampling", "environment", "backend", "shards")
