@@ -1,17 +1,12 @@
-"""vLLM behind the interface of `engine`: the one place where its versions differ.
-
-Written for 0.6.1 to 0.28; run on 0.28.0. What the versions call things is looked up at run time
-(fields of `EngineArgs`, names in modules), never compared by version number.
-"""
+"""vLLM behind the interface of `engine`."""
 
 from __future__ import annotations
 
-import dataclasses
-import os
 import time
-from typing import Any, Callable
+from dataclasses import dataclass
+from typing import Any
 
-from scripts.worker.engine import SAMPLING_INVALID, EngineRefused, Finished, RequestError
+from scripts.worker.engine import SAMPLING_INVALID, Finished, RequestError
 from scripts.worker.settings import Settings
 from scripts.worker.vllm_facts import Tap, engine_facts
 from scripts.worker.vllm_outputs import (
@@ -28,7 +23,18 @@ from scripts.worker.vllm_prompts import (
     read_prompt,
     tokenize_all,
 )
-from scripts.worker.vllm_sampling import SamplingApi, check_sampling, make_params
+from scripts.worker.vllm_sampling import check_sampling, make_params
+from scripts.worker.vllm_versions import (
+    chat_renderer,
+    close_engine,
+    engine_arguments,
+    engine_fields,
+    lora_request,
+    request_errors,
+    sampling_api,
+    tokens_input,
+    vllm_config,
+)
 
 PROBE = "probe-"
 """Prefix of the ids of requests that check whether logits are numbers."""
@@ -37,7 +43,7 @@ PROMPT_MEMORY = 512
 """Prompts kept ready for further samples of the same prompt, which come one after another."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Prepared:
     """A request that passed all checks."""
 
@@ -84,17 +90,19 @@ class VllmEngine:
             if isinstance(prompt, RequestError):
                 prepared.append(prompt)
                 continue
-            sampling, max_tokens = request["sampling"], request["max_tokens"]
             try:
-                check_sampling(sampling, max_tokens, self._limits.vocabulary)
-                params = make_params(sampling, max_tokens, self._api)
+                prepared.append(self._prepare(request, prompt))
             except RequestError as error:
-                prepared.append(error)
-            except self._errors as error:
-                prepared.append(RequestError(SAMPLING_INVALID, str(error)))
-            else:
-                prepared.append(Prepared(prompt, params, sampling))
+                prepared.append(located(error, prompt))
         return prepared
+
+    def _prepare(self, request: dict[str, Any], prompt: Prompt) -> Prepared:
+        sampling, max_tokens = request["sampling"], request["max_tokens"]
+        check_sampling(sampling, max_tokens, self._limits.vocabulary)
+        try:
+            return Prepared(prompt, make_params(sampling, max_tokens, self._api), sampling)
+        except self._errors as error:
+            raise RequestError(SAMPLING_INVALID, str(error)) from error
 
     def _prepare_prompts(self, requests: list[dict[str, Any]]) -> list[Prompt | RequestError]:
         names = [prompt_name(request) for request in requests]
@@ -136,10 +144,7 @@ class VllmEngine:
         try:
             self._add(request_id, prepared.prompt, prepared.params)
         except self._errors as error:
-            refused = RequestError(SAMPLING_INVALID, str(error))
-            refused.prompt_tokens = len(prepared.prompt.token_ids)
-            refused.rendered_prompt = prepared.prompt.rendered
-            raise refused from error
+            raise located(RequestError(SAMPLING_INVALID, str(error)), prepared.prompt) from error
         self._running[request_id] = prepared
 
     def _add(self, request_id: str, prompt: Prompt, params: Any) -> None:
@@ -191,140 +196,14 @@ class VllmEngine:
 
     def close(self) -> None:
         """Kill the engine's processes without waiting for their teardown; see `engine.Engine`."""
-        core = getattr(self._engine, "engine_core", None)
-        shutdown = getattr(core, "shutdown", None)
-        if shutdown is None:
-            return
-        try:
-            shutdown(timeout=0)
-        except TypeError:
-            shutdown()
+        close_engine(self._engine)
 
 
-def engine_fields() -> set[str]:
-    """Return the names of the arguments that this vLLM's engine takes."""
-    try:
-        from vllm import EngineArgs
-    except ImportError:
-        from vllm.engine.arg_utils import EngineArgs
-    return {field.name for field in dataclasses.fields(EngineArgs)}
-
-
-def engine_arguments(settings: Settings, known: set[str]) -> dict[str, Any]:
-    """Return the arguments of `vllm.LLM`: defaults where this version has them, then the config's.
-
-    Raises `EngineRefused` for an argument of the config that this version does not have.
-    """
-    arguments = {name: value for name, value in settings.defaults.items() if name in known}
-    arguments.update(settings.args)
-    backend = arguments.get("attention_backend")
-    if backend is not None and "attention_backend" not in known:
-        # Until 0.12 or so the backend was chosen by a variable, read when it is first needed.
-        os.environ["VLLM_ATTENTION_BACKEND"] = str(arguments.pop("attention_backend"))
-    structured = arguments.get("structured_outputs_config")
-    if structured is not None and "structured_outputs_config" not in known:
-        arguments["guided_decoding_backend"] = arguments.pop("structured_outputs_config")["backend"]
-    unknown = sorted(set(arguments) - known)
-    if unknown:
-        raise EngineRefused(
-            f"this vLLM has no engine argument {', '.join(unknown)}; remove it from the engine's "
-            "args or tuning, or use an environment with a vLLM that has it"
-        )
-    if settings.adapter is not None:
-        # With one slot vLLM's CPU kernels give the adapter's output to all requests.
-        arguments.update(enable_lora=True, max_loras=2)
-    return {"model": settings.model, "disable_log_stats": False, **arguments}
-
-
-def vllm_config(engine: Any) -> Any:
-    """Return the object that holds `model_config` and its like; the engine itself before 0.6.4."""
-    return getattr(engine, "vllm_config", engine)
-
-
-def request_errors() -> tuple[type[Exception], ...]:
-    """Return what vLLM raises for a bad request; the engine goes on after these."""
-    errors: tuple[type[Exception], ...] = (ValueError, TypeError, NotImplementedError)
-    try:
-        from vllm.exceptions import VLLMClientError
-    except ImportError:
-        try:
-            from vllm.exceptions import VLLMValidationError as VLLMClientError
-        except ImportError:
-            return errors
-    return (*errors, VLLMClientError)
-
-
-def tokens_input() -> Callable[[list[int]], Any]:
-    """Return the function that makes an engine's input from token ids."""
-    try:
-        from vllm.inputs import tokens_input as make
-    except ImportError:
-        return lambda token_ids: {"prompt_token_ids": token_ids}
-    return make  # type: ignore[no-any-return]
-
-
-def sampling_api() -> SamplingApi:
-    """Return the names under which this version takes sampling parameters."""
-    from vllm import sampling_params as module
-
-    fields: Any = getattr(module.SamplingParams, "__struct_fields__", ())
-    structured = getattr(module, "StructuredOutputsParams", None)
-    name = "structured_outputs"
-    if structured is None:
-        structured, name = getattr(module, "GuidedDecodingParams", None), "guided_decoding"
-    # Each request has params of its own, which vLLM need not copy in depth (a tenth of its work).
-    extras = {"skip_clone": True} if "skip_clone" in fields else {}
-    return SamplingApi(
-        params=module.SamplingParams,
-        structured_field=name,
-        structured=structured,
-        final_only=module.RequestOutputKind.FINAL_ONLY,
-        extras=extras,
-    )
-
-
-def chat_renderer(llm: Any, tokenizer: Any) -> Callable[[list[Any], dict[str, Any]], Any]:
-    """Return the function that applies the chat template.
-
-    vLLM's own renderer where there is one (since 0.16 or so): it knows models whose format is not
-    a template. Before, the tokenizer's template, as vLLM itself used it for text.
-    """
-    template = getattr(llm, "chat_template", None)
-    try:
-        from vllm.renderers import ChatParams
-    except ImportError:
-
-        def apply(messages: list[Any], kwargs: dict[str, Any]) -> Any:
-            options = {**generation_prompt(kwargs), "tokenize": False}
-            return tokenizer.apply_chat_template(messages, chat_template=template, **options)
-
-        return apply
-
-    # Mistral's own tokenizer turns messages into ids without a text in between.
-    tokenize = bool(getattr(type(tokenizer), "IS_MISTRAL_TOKENIZER", False))
-
-    def render(messages: list[Any], kwargs: dict[str, Any]) -> Any:
-        options = {**generation_prompt(kwargs), "tools": None, "tokenize": tokenize}
-        params = ChatParams(chat_template=template, chat_template_kwargs=options)
-        _, prompt = llm.renderer.render_messages(messages, params)
-        return prompt["prompt_token_ids"] if "prompt_token_ids" in prompt else prompt["prompt"]
-
-    return render
-
-
-def generation_prompt(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a chat template: the model's turn begins, unless it goes on."""
-    goes_on = bool(kwargs.get("continue_final_message"))
-    return {"add_generation_prompt": not goes_on, "continue_final_message": goes_on, **kwargs}
-
-
-def lora_request(adapter: str | None) -> Any:
-    """Return the adapter that all requests use, None without one."""
-    if adapter is None:
-        return None
-    from vllm.lora.request import LoRARequest
-
-    return LoRARequest("adapter", 1, adapter)
+def located(error: RequestError, prompt: Prompt) -> RequestError:
+    """Return `error` with what is known about the prompt of its request."""
+    error.prompt_tokens = len(prompt.token_ids)
+    error.rendered_prompt = prompt.rendered
+    return error
 
 
 def prompt_name(request: dict[str, Any]) -> str:
