@@ -363,6 +363,38 @@ def test_a_report_of_dummy_answers_carries_a_banner(
     assert console_errors(browser) == []
 
 
+def test_with_two_metrics_table_and_plots_show_one_at_a_time(
+    browser: webdriver.Chrome, tmp_path: Path
+) -> None:
+    metrics = {"number": {"type": "numeric_match"}, "whole": {"type": "exact_match"}}
+    results = make_results(tmp_path, rows=8, samplings=["greedy", "hot"], metrics=metrics)
+    open_report(browser, results.write_report())
+    set_screen(browser, 1280, 900)
+
+    for metric, other in (("whole", "number"), ("number", "whole")):
+        one(browser, f"#runs [data-choose-metric={metric}]").click()
+        headings = " ".join(texts(browser, "#runs thead th"))
+        assert f"{metric} accuracy" in headings and f"{other} accuracy" not in headings
+        assert one(browser, f"#plot-{metric}-by-run").is_displayed()
+        assert not one(browser, f"#plot-{other}-by-run").is_displayed()
+        assert Select(one(browser, "#metric")).first_selected_option.text == metric
+    assert console_errors(browser) == []
+
+
+def test_paper_is_light_and_wide_enough(page: webdriver.Chrome) -> None:
+    set_screen(page, 764, 1000)
+    features = [{"name": "prefers-color-scheme", "value": "dark"}]
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": features})
+    page.execute_script("dispatchEvent(new Event('beforeprint'))")
+
+    width = page.execute_script("return document.documentElement.scrollWidth")
+    background = page.execute_script("return getComputedStyle(document.body).backgroundColor")
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+    assert background == "rgb(255, 255, 255)"
+    assert width <= 800
+
+
 def test_a_report_without_metrics_or_rows_raises_no_error(
     browser: webdriver.Chrome, tmp_path: Path
 ) -> None:

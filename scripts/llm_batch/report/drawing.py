@@ -17,6 +17,7 @@ HEIGHT = 250
 FONT = "Arial"
 """Its widths equal those of Liberation Sans, so bytes do not depend on the machine's fonts."""
 
+_PLACES = re.compile(r' (?:d|transform|x|x2|y|y2|width|height)="[^"]*"')
 _NUMBER = re.compile(r"-?\d+\.\d{3,}")
 _HIDDEN_TEXT = re.compile(r'<text [^>]*opacity="0">[^<]*</text>')
 _EMPTY_GROUP_PARTS = re.compile(r'<path class="(?:background|foreground)"[^>]*display="none"/>')
@@ -38,7 +39,7 @@ def draw(
             width=width,
             height=height,
             autosize=alt.AutoSizeParams(type="fit", contains="padding"),
-            padding=2,
+            padding={"left": 2, "right": 9, "top": 9, "bottom": 2},
         )
         .configure(background="transparent", font=FONT)
         .configure_view(stroke=None, fill=None)
@@ -73,7 +74,8 @@ def _for_page(svg: str, title: str, inks: Iterable[Ink]) -> str:
     body = svg[svg.index(">") + 1 : svg.rindex("</svg>")]
     for pattern in (_HIDDEN_TEXT, _EMPTY_GROUP_PARTS, _FONT_FAMILY, _NOISE):
         body = pattern.sub("", body)
-    body = _NUMBER.sub(lambda match: f"{float(match[0]):.2f}".rstrip("0").rstrip("."), body)
+    # Only places are rounded: labels and descriptions are figures.
+    body = _PLACES.sub(lambda match: _NUMBER.sub(_rounded, match[0]), body)
     for ink in inks:
         body = body.replace(f'"{ink.sentinel}"', f'"var({ink.variable})"')
     slug = re.sub(r"\W+", "-", title.lower())
@@ -82,6 +84,10 @@ def _for_page(svg: str, title: str, inks: Iterable[Ink]) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
         f'role="img" aria-label="{escape(title)}">{body}</svg>'
     )
+
+
+def _rounded(match: re.Match[str]) -> str:
+    return f"{float(match[0]):.2f}".rstrip("0").rstrip(".")
 
 
 SOLID: Mapping[str, Any] = {"filled": True, "opacity": 1}

@@ -32,6 +32,7 @@ class Column:
     kind: str
     meaning: str = ""
     unit: str = ""
+    metric: str = ""
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,8 @@ def _metric_columns(metric: str, runs: Sequence[Run], many: bool) -> list[tuple[
             share = statistic != "mean_score"
             label, same_k = _with_k(statistic, [run.find(metric, statistic) for run in runs])
             unit = "%" if share else ""
-            column = Column(f"{metric}.{statistic}", f"{prefix}{label}", kind, unit=unit)
+            name = f"{metric}.{statistic}"
+            column = Column(name, f"{prefix}{label}", kind, unit=unit, metric=metric)
             columns.append((column, _estimate(metric, statistic, share, note_k=not same_k)))
     return columns
 

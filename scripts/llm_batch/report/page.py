@@ -71,6 +71,7 @@ def render(content: Content) -> str:
         "chain": Markup(chain_svg(experiment)),
         "identities": identities(experiment, experiment.runs),
         "dummy": any(run.is_dummy for run in experiment.runs),
+        "mixed": len({run.is_dummy for run in experiment.runs}) > 1,
         "modes": {r.engine.get("determinism", "fast") for r in experiment.runs if not r.is_dummy},
         "policy": _policy(style, script),
         "style": Markup(style),

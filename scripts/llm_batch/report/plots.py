@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import altair as alt
@@ -14,6 +14,9 @@ from scripts.llm_batch.report.completions import Length
 from scripts.llm_batch.report.drawing import HALO, HEIGHT, SOLID, draw
 from scripts.llm_batch.report.palette import DASHES, SHAPES, Ink, run_ink, run_shape
 from scripts.llm_batch.report.records import Experiment, Run, Value
+
+MOST_BANDS = 8
+"""More bands over each other hide the lines."""
 
 PLAIN = "format(datum.value, '~g')"
 """Writes ticks as they are; an axis's own format rounds to the distance between ticks."""
@@ -32,6 +35,8 @@ class Plot:
     title: str
     caption: str
     svg: str
+    tall: bool = False
+    metric: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ def metric_plots(experiment: Experiment, metric: str) -> list[Plot]:
         _pass_at_k(runs, metric),
         _diversity(runs, metric, statistic, figure),
     ]
-    return [plot for plot in found if plot]
+    return [replace(plot, metric=metric) for plot in found if plot]
 
 
 def _colour(runs: Sequence[Run]) -> alt.Color:
@@ -134,7 +139,7 @@ def _by_run(runs: Sequence[Run], metric: str, statistic: str, figure: _Figure) -
     height = max(HEIGHT, 22 * len(runs) + 60)
     svg = draw([whiskers, points], title, _inks(runs), height)
     caption = f"Mean over rows and its {_level(runs)} interval."
-    return Plot(f"{metric}-by-run", title, caption, svg)
+    return Plot(f"{metric}-by-run", title, caption, svg, tall=height > HEIGHT)
 
 
 def _by_temperature(
@@ -145,7 +150,7 @@ def _by_temperature(
     temperatures = sorted({float(record["temperature"]) for record in known})
     if len(temperatures) < 2:
         return None
-    _set_apart(known, (temperatures[-1] - temperatures[0]) / 45)
+    _set_apart(known, (temperatures[-1] - temperatures[0]) / 32)
     x = alt.X(
         "beside:Q",
         scale=alt.Scale(nice=False, padding=18),
@@ -200,9 +205,12 @@ def _pass_at_k(runs: Sequence[Run], metric: str) -> Plot | None:
     lines = base.mark_line(strokeWidth=2).encode(y=y, strokeDash=_dash(drawn))
     points = base.mark_point(size=60, **HALO).encode(y=y, shape=_shape(drawn))
     title = f"pass@k ({metric})"
-    caption = f"Chance that k samples of a row hold a right one; bands: {_level(runs)} intervals."
-    svg = draw([band, lines, points], title, _inks(drawn))
-    return Plot(f"{metric}-pass-at-k", title, caption, svg)
+    caption = "Chance that k samples of a row hold a right one"
+    if len(drawn) <= MOST_BANDS:
+        caption += f"; bands: {_level(runs)} intervals"
+    layers = [band, lines, points] if len(drawn) <= MOST_BANDS else [lines, points]
+    svg = draw(layers, title, _inks(drawn))
+    return Plot(f"{metric}-pass-at-k", title, f"{caption}.", svg)
 
 
 def _diversity(runs: Sequence[Run], metric: str, statistic: str, figure: _Figure) -> Plot | None:
@@ -275,7 +283,8 @@ def length_plot(experiment: Experiment, lengths: Sequence[Length]) -> Plot | Non
     if width > 1:
         caption += f" Bins of {width} tokens."
     height = max(HEIGHT, 22 * len(runs) + 60)
-    return Plot("lengths", title, caption, draw([bars], title, _inks(runs), height))
+    svg = draw([bars], title, _inks(runs), height)
+    return Plot("lengths", title, caption, svg, tall=height > HEIGHT)
 
 
 def _tokens(low: int, width: int) -> str:

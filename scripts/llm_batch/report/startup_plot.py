@@ -15,7 +15,7 @@ from scripts.llm_batch.report.plots import Plot
 MOST_STARTS = 24
 """More engine starts than this are not drawn: the figures beside the plot add them up."""
 
-WIDTH = 640
+WIDTH = 400
 ANSWERING = "answering"
 BARS = (*PHASES, ANSWERING)
 

@@ -24,6 +24,10 @@ class Browser {
     for (const name of this.metrics) metric.append(new Option(name, name));
     find("#metric-label").hidden = this.metrics.length < 2;
     metric.addEventListener("change", () => this.change({ metric: metric.value }));
+    document.addEventListener("metric", (event) => {
+      metric.value = event.detail;
+      this.change({ metric: event.detail });
+    });
     document.addEventListener("keydown", (event) => this.key(event));
     for (const button of findAll("[data-show-row]")) this.wireExample(button);
     this.offerOthers();

@@ -95,6 +95,25 @@ function openForPrint() {
   addEventListener("afterprint", () => opened.forEach((details) => (details.open = false)));
 }
 
+/** With several metrics, the table and the plots show one at a time. */
+function chooseMetrics() {
+  const buttons = findAll("[data-choose-metric]");
+  if (!buttons.length) return;
+  const choose = (metric) => {
+    for (const element of findAll("[data-metric]")) element.hidden = element.dataset.metric !== metric;
+    for (const button of buttons) {
+      button.setAttribute("aria-pressed", String(button.dataset.chooseMetric === metric));
+    }
+    document.dispatchEvent(new CustomEvent("metric", { detail: metric }));
+  };
+  for (const button of buttons) {
+    button.parentElement.hidden = false;
+    button.addEventListener("click", () => choose(button.dataset.chooseMetric));
+  }
+  choose(buttons[0].dataset.chooseMetric);
+}
+
+chooseMetrics();
 findAll("table[data-sortable]").forEach(makeSortable);
 followSections();
 openTargets();
