@@ -21,6 +21,7 @@ include: "rules/shard_prompts.smk"
 include: "rules/generate.smk"
 include: "rules/merge_run.smk"
 include: "rules/evaluate_run.smk"
+include: "rules/replicate_run.smk"
 include: "rules/report.smk"
 
 
@@ -30,6 +31,7 @@ wildcard_constraints:
     batch=STAGE_FOLDER,
     run=STAGE_FOLDER,
     evaluation=STAGE_FOLDER,
+    replication=STAGE_FOLDER,
     report=STAGE_FOLDER,
     shard=r"\d+",
 
@@ -53,3 +55,11 @@ rule runs:
     """Answer and merge every run, without evaluation and report."""
     input:
         collect("results/runs/{folder}/manifest.json", folder=PLAN.runs),
+
+
+rule replicate:
+    """Answer a sample of each run a second time; `--config replicate=200` says how many."""
+    input:
+        collect(
+            "results/replications/{folder}/manifest.json", folder=RESULTS.replications
+        ),

@@ -69,35 +69,42 @@ def batch_spec(wildcards, output):
     return canonical_json(placement.batch_spec(RESULTS.batch(wildcards.batch)))
 
 
+def asking_batch(wildcards):
+    """The batch whose engine is asked: its own, or that of the run that is replicated."""
+    if "replication" in wildcards.keys():
+        return RESULTS.run_batch(RESULTS.replications[wildcards.replication][1])
+    return wildcards.batch
+
+
 def batch_stage_folders(wildcards):
     """The environment and the model of a batch; nothing for a dummy engine."""
-    return RESULTS.stage_manifests(wildcards.batch)
+    return RESULTS.stage_manifests(asking_batch(wildcards))
 
 
 def engine_spec(wildcards, output):
-    return canonical_json(RESULTS.engine(wildcards.batch).stage.identity)
+    return canonical_json(RESULTS.engine(asking_batch(wildcards)).stage.identity)
 
 
 def engine_folder(wildcards, output):
-    return RESULTS.engine(wildcards.batch).stage.folder
+    return RESULTS.engine(asking_batch(wildcards)).stage.folder
 
 
 def engine_tuning(wildcards, output):
-    return canonical_json(RESULTS.engine(wildcards.batch).tuning)
+    return canonical_json(RESULTS.engine(asking_batch(wildcards)).tuning)
 
 
 def engine_parts(wildcards, output):
     """Where environment and model lie, as words of a command line; none for a dummy engine."""
-    return RESULTS.engine_parts(wildcards.batch)
+    return RESULTS.engine_parts(asking_batch(wildcards))
 
 
 def batch_gpus(wildcards):
-    return RESULTS.engine(wildcards.batch).gpus
+    return RESULTS.engine(asking_batch(wildcards)).gpus
 
 
 def batch_threads(wildcards):
     """A CPU engine takes all cores, so that two of them never share; others take one."""
-    return workflow.cores if RESULTS.uses_cpu(wildcards.batch) else 1
+    return workflow.cores if RESULTS.uses_cpu(asking_batch(wildcards)) else 1
 
 
 def run_batch(wildcards):
@@ -120,7 +127,7 @@ def evaluated_run(wildcards):
     return f"results/runs/{RESULTS.evaluated_run(wildcards.evaluation)}/manifest.json"
 
 
-def evaluated_run_folder(wildcards, input):
+def asked_run_folder(wildcards, input):
     return input.run.rpartition("/")[0]
 
 
@@ -130,6 +137,20 @@ def evaluation_identity(wildcards, output):
 
 def evaluation_name(wildcards, output):
     return RESULTS.evaluation(wildcards.evaluation).name
+
+
+def replicated_run(wildcards):
+    return (
+        f"results/runs/{RESULTS.replications[wildcards.replication][1]}/manifest.json"
+    )
+
+
+def replicated_prompts(wildcards):
+    return PLAN.runs[RESULTS.replications[wildcards.replication][1]].prompts_path
+
+
+def replication_identity(wildcards, output):
+    return canonical_json(RESULTS.replications[wildcards.replication][0].identity)
 
 
 def report_identity(wildcards, output):
@@ -142,6 +163,10 @@ def report_runs(wildcards, input):
 
 def report_evaluations(wildcards, input):
     return [path.rpartition("/")[0] for path in input.evaluations]
+
+
+def report_replications(wildcards, input):
+    return [path.rpartition("/")[0] for path in input.replications]
 
 
 def reproduce_command(wildcards, output):

@@ -15,7 +15,7 @@ rule evaluate_run:
         "../envs/workflow.yaml"
     params:
         identity=evaluation_identity,
-        run=evaluated_run_folder,
+        run=asked_run_folder,
         name=evaluation_name,
     shell:
         "python -m scripts.evaluate_run"

@@ -28,6 +28,7 @@ STAGE_VERSIONS: Mapping[str, int] = {
     "prompts": 1,
     "runs": 1,
     "batches": 1,
+    "replications": 1,
     "evaluations": 1,
     "reports": 1,
 }

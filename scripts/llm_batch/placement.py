@@ -106,6 +106,15 @@ class Results:
         """Return the folder of the run that `evaluation` scores."""
         return self.evaluations[evaluation][1]
 
+    @cached_property
+    def replications(self) -> dict[str, tuple[Stage, str]]:
+        """Each replication with the folder of its run, keyed by the replication's folder."""
+        return {
+            run.replication.folder: (run.replication, folder)
+            for folder, run in self._plan.runs.items()
+            if run.replication
+        }
+
     def _shards(self, batch: str) -> int:
         if batch in self._plan.batches:
             return self._plan.batches[batch].shards

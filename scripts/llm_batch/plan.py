@@ -57,6 +57,7 @@ class RunPlan:
     batch: str
     prompts_path: str
     evaluation: Stage
+    replication: Stage | None
     max_error_rate: float
 
 
@@ -262,6 +263,7 @@ def _plan_batch(
             batch=stage.folder,
             prompts_path=config.prompts[run.prompts].path,
             evaluation=_plan_evaluation(run, run_stage, config),
+            replication=_plan_replication(run, run_stage),
             max_error_rate=run.max_error_rate,
         )
         for run, run_stage in runs
@@ -277,6 +279,12 @@ def _plan_evaluation(run: Run, stage: Stage, config: Config) -> Stage:
     return make_stage("evaluations", run.name, {"run": stage.address, "metrics": metrics})
 
 
+def _plan_replication(run: Run, stage: Stage) -> Stage | None:
+    if not run.replicate:
+        return None
+    return make_stage("replications", run.name, {"run": stage.address, "requests": run.replicate})
+
+
 def _plan_report(config: Config, runs: Sequence[RunPlan]) -> Stage:
     identity = {
         "experiment": config.experiment,
@@ -285,6 +293,7 @@ def _plan_report(config: Config, runs: Sequence[RunPlan]) -> Stage:
                 "run": run.stage.name,
                 "evaluation": run.evaluation.address,
                 "max_error_rate": run.max_error_rate,
+                **({"replication": run.replication.address} if run.replication else {}),
             }
             for run in runs
         ],

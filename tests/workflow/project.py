@@ -16,6 +16,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("Snakefile", "rules", "scripts", "profiles", "envs", "config/schemas")
 SECONDS = 300
+TARGETS = {"all", "environments", "replicate", "runs"}
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Outcome:
                     name, count = row.split()
                     counts[name] = int(count)
                 break
-        return {name: count for name, count in counts.items() if name != "all"}
+        return {name: count for name, count in counts.items() if name not in TARGETS}
 
 
 @dataclass(frozen=True)

@@ -152,6 +152,7 @@ def expand_runs(config: Mapping[str, Any]) -> Iterator[tuple[ConfigPath, Run]]:
                 sampling=sampling,
                 metrics=_metrics_of(entry, config["prompts"].get(prompts, {}), config),
                 max_error_rate=float(entry.get("max_error_rate", 0.01)),
+                replicate=int(entry.get("replicate", 0)),
                 determinism=entry.get("determinism", "fast"),
             )
             yield ("runs", position), run

@@ -14,7 +14,7 @@ from scripts.llm_batch.errors import WorkflowError
 from scripts.llm_batch.rows import read_rows
 from scripts.llm_batch.templates import field_names
 
-ONE_OFF_KEYS = ("model", "sampling", "environment", "backend", "shards")
+ONE_OFF_KEYS = ("model", "sampling", "environment", "backend", "shards", "replicate")
 DEFAULT_SAMPLINGS: Mapping[str, Any] = {"greedy": {"temperature": 0}}
 EXPERIMENT = "one-off"
 
@@ -44,6 +44,10 @@ def apply_one_off(config: Section, experiment_given: bool) -> tuple[Section, lis
         text = "only with model= or prompts=; add one of them, or name samplings in runs"
         problems.append(Problem(("sampling",), text))
     _override_engines(config, result)
+    if "replicate" in config:
+        result["runs"] = [
+            {**run, "replicate": config["replicate"]} for run in result.get("runs", [])
+        ]
     return result, problems
 
 

@@ -78,6 +78,7 @@ class Run:
     sampling: str
     metrics: tuple[str, ...]
     max_error_rate: float
+    replicate: int
     determinism: Determinism
 
 

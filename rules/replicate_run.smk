@@ -1,0 +1,29 @@
+"""A merged run in, the share of its answers that a second engine gives identically out."""
+
+
+rule replicate_run:
+    """Answer a random sample of a run again in a fresh engine, in other company."""
+    input:
+        run=ancient(replicated_run),
+        prompts=ancient(replicated_prompts),
+        stages=ancient(batch_stage_folders),
+    output:
+        manifest="results/replications/{replication}/manifest.json",
+        replication="results/replications/{replication}/replication.json",
+    log:
+        "logs/replicate_run/{replication}.log",
+    conda:
+        "../envs/workflow.yaml"
+    threads: batch_threads
+    resources:
+        gpu=batch_gpus,
+    params:
+        identity=replication_identity,
+        run=asked_run_folder,
+        parts=engine_parts,
+        tuning=engine_tuning,
+    shell:
+        "python -m scripts.replicate_run"
+        " --identity {params.identity:q} --run {params.run:q} --prompts {input.prompts:q}"
+        " {params.parts:q} --tuning {params.tuning:q}"
+        " --output {output.manifest:q} > {log:q} 2>&1"
