@@ -15,7 +15,7 @@ import platform
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -167,4 +167,4 @@ def write_manifest(folder: Path, outputs: Iterable[Path], facts: Mapping[str, An
 
 def utc_now() -> str:
     """Return the time in ISO 8601, UTC, to the second."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="seconds")

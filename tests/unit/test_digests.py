@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.llm_batch import digests
+from scripts.llm_batch import addresses, digests
 from scripts.llm_batch.digests import DigestMemo
 from scripts.llm_batch.errors import WorkflowError
 from scripts.llm_batch.models import local_model_identity, model_files
@@ -26,7 +26,7 @@ def aged(path: Path, text: str, seconds: float = 100) -> Path:
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files that were really hashed."""
     hashed: list[Path] = []
-    real = digests.file_sha256
+    real = addresses.file_sha256
 
     def count(path: Path) -> str:
         hashed.append(path)

@@ -15,7 +15,7 @@ from scripts.llm_batch.errors import WorkflowError
 from scripts.llm_batch.tables import ANSWERS, COMPLETIONS, LEDGER
 from scripts.merge_run import main
 
-IDENTITY = {"engine": {}, "prompts": {}, "sampling": {}}
+IDENTITY: dict[str, Any] = {"engine": {}, "prompts": {}, "sampling": {}}
 RUN = f"toy-{address('runs', IDENTITY)}"
 
 

@@ -125,9 +125,7 @@ def dummy_config() -> dict[str, Any]:
     return {
         "experiment": "rehearsal",
         "models": {"toy": {"path": "model"}},
-        "engines": {
-            "toy": {"model": "toy", "environment": "cpu", "backend": "dummy", "dummy": {}}
-        },
+        "engines": {"toy": {"model": "toy", "environment": "cpu", "backend": "dummy", "dummy": {}}},
         "prompts": {
             "questions": {
                 "path": "prompts.jsonl",

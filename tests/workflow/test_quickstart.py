@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -97,7 +98,7 @@ def test_a_second_run_has_nothing_to_do(quickstart: Project) -> None:
 
 
 def test_own_prompts_go_through_an_own_model_without_editing_a_file(quickstart: Project) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"prompt": "12+30=", "reference": "42"},
         {"messages": [{"role": "user", "content": "What is 7 - 9?"}], "reference": "-2"},
     ]
