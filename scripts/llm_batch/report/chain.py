@@ -17,7 +17,13 @@ TITLE_HEIGHT = 30
 MOST_RUNS = 24
 """More runs are counted, not drawn."""
 
-NAME_CHARACTERS, DETAIL_CHARACTERS = 24, 27
+NAME_CHARACTERS, DETAIL_CHARACTERS = 24, 29
+KINDS = (
+    *("environment", "model", "engine", "prompts", "sampling"),
+    *("run", "more", "evaluation", "report"),
+)
+"""Kinds of boxes, from top to bottom where they share a column."""
+
 COLUMNS = (
     "environment, model",
     "engine, prompts, sampling",
@@ -127,7 +133,8 @@ def _draw(graph: Graph) -> str:
             boxes.append(f'<text class="column" x="{x}" y="14">{escape(COLUMNS[number])}</text>')
         free = height - TITLE_HEIGHT - len(column) * BOX_HEIGHT
         step = free / (len(column) + 1) if column else 0
-        for place, node in enumerate(column.values()):
+        nodes = sorted(column.values(), key=lambda node: KINDS.index(node.kind))
+        for place, node in enumerate(nodes):
             y = TITLE_HEIGHT + step * (place + 1) + BOX_HEIGHT * place
             places[node.key] = (x, y)
             boxes.append(_box(node, x, y))

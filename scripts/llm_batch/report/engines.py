@@ -112,7 +112,11 @@ def _headline(
     requests = total([start.requests for start in starts])
     how = "per engine, while answering"
     return (
-        (numbers.count(len(starts) or None), "engine starts", f"for {len(shards)} shards"),
+        (
+            numbers.count(len(starts) or None),
+            numbers.plural(len(starts), "engine start"),
+            f"for {len(shards)} {numbers.plural(len(shards), 'shard')}",
+        ),
         (numbers.significant(completion), "tokens/s out", how),
         (numbers.significant(prompt), "tokens/s in", how),
         (numbers.significant(rate(requests, busy)), "requests/s", how),

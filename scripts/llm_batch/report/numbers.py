@@ -16,6 +16,11 @@ def count(value: float | None) -> str:
     return UNKNOWN if value is None else f"{value:,.0f}".replace(",", NARROW_SPACE)
 
 
+def plural(number: float | None, noun: str, many: str = "") -> str:
+    """Return the noun in the form that fits a number."""
+    return noun if number == 1 else many or f"{noun}s"
+
+
 def percent(value: float | None, digits: int = 1) -> str:
     """Return a share as percent, without the sign."""
     return UNKNOWN if value is None else f"{100 * value:.{digits}f}"

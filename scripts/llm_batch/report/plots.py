@@ -236,7 +236,9 @@ def _diversity(runs: Sequence[Run], metric: str, statistic: str, figure: _Figure
     left_out = len(runs) - len(shown)
     caption = f"{name.capitalize()} among the samples of a row, and {figure.name}."
     if left_out:
-        caption += f" {left_out} run{'s' * (left_out > 1)} with one sample a row: not defined."
+        caption += (
+            f" {left_out} {numbers.plural(left_out, 'run')} with one sample a row: not defined."
+        )
     svg = draw([level, whiskers, points], title, _inks(shown))
     return Plot(f"{metric}-diversity", title, caption, svg)
 

@@ -66,7 +66,8 @@ def startup_plot(batches: Sequence[Batch]) -> Plot | None:
 
 def phases_shown(batches: Sequence[Batch]) -> list[tuple[int, str]]:
     """Return the number and the name of each phase that some engine start tells, for a legend."""
-    known = {phase for batch in batches for start in batch.starts for phase in start.phases}
+    starts = [start for batch in batches for start in batch.starts]
+    known = {phase for start in starts for phase, spent in start.phases.items() if spent > 0}
     shown = known | {ANSWERING}
     return [(number, _words(phase)) for number, phase in enumerate(BARS) if phase in shown]
 
