@@ -21,6 +21,10 @@ WORKFLOW_MB=1100
 DEVELOPMENT_MB=350
 ENGINE_MB=2200
 
+# uv leaves compiling to the first import. -I: also where PYTHONDONTWRITEBYTECODE is set.
+LIBRARIES='import snakemake.cli, snakemake.executors.local, pandas, pyarrow.parquet, duckdb,
+    jsonschema, orjson, altair, vl_convert, scipy.stats, statsmodels.stats.proportion'
+
 say() { printf '%s\n' "$*" >&2; }
 
 fail() {
@@ -137,6 +141,7 @@ install() { # with uv, which takes seconds; with pip alone where uv fails
         say "uv could not install it; trying pip, which takes about a minute"
         pip_install --requirement "$lock" || explain_failure
     fi
+    .venv/bin/python -I -c "$(printf '%s' "$LIBRARIES" | tr -d '\n')" >>"$LOG" 2>&1 || true
 }
 
 set_up() {

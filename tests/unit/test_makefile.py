@@ -16,7 +16,7 @@ from scripts.show_experiment import main as show_experiment
 from tests.unit.tiny_environments import ROOT, make_wheel, pin
 
 TOOLS = ("awk", "cat", "df", "dirname", "find", "flock", "grep", "head", "ls", "mv", "rm", "sed",
-         "sh", "tail")  # fmt: skip
+         "sh", "tail", "tr")  # fmt: skip
 
 
 @dataclass(frozen=True)
