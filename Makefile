@@ -23,11 +23,10 @@ test: development ## Run the tests
 	@$(RUN) pytest $(PYTEST_ARGS)
 
 lint: development ## Check style, types and rules
-	$(RUN) ruff check .
-	$(RUN) ruff format --check .
-	$(RUN) mypy
-	.venv/bin/python .venv/bin/snakefmt --check Snakefile rules
-	$(RUN) snakemake --lint
+	@status=0; \
+	for check in "ruff check ." "ruff format --check ." "mypy" "snakefmt --check Snakefile rules" "snakemake --lint"; do \
+		echo "$$check"; $(RUN) $$check || status=1; \
+	done; exit $$status
 
 lock: workflow ## Make the locks in envs/ from their sources
 	@$(RUN) scripts.lock_environments
