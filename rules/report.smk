@@ -11,11 +11,18 @@ rule report:
                 folder=RESULTS.evaluations,
             )
         ),
+        replications=ancient(
+            collect(
+                "results/replications/{folder}/manifest.json",
+                folder=RESULTS.replications,
+            )
+        ),
     output:
         manifest="results/reports/{report}/manifest.json",
         report="results/reports/{report}/report.html",
         summary="results/reports/{report}/summary.csv",
         headline="results/reports/{report}/headline.csv",
+        markdown="results/reports/{report}/report.md",
     log:
         "logs/report/{report}.log",
     conda:
@@ -24,12 +31,13 @@ rule report:
         identity=report_identity,
         runs=report_runs,
         evaluations=report_evaluations,
+        replications=report_replications,
         command=reproduce_command,
     shell:
         "python -m scripts.report"
         " --identity {params.identity:q}"
         " --runs {params.runs:q} --evaluations {params.evaluations:q}"
-        " --command {params.command:q}"
+        " --replications {params.replications:q} --command {params.command:q}"
         " --report {output.report:q} --summary {output.summary:q} --headline {output.headline:q}"
         " > {log:q} 2>&1"
 

@@ -11,6 +11,7 @@ import argparse
 import hashlib
 import heapq
 import json
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,8 +20,9 @@ import duckdb
 import pyarrow.parquet as pq
 from statsmodels.stats.proportion import proportion_confint
 
-from scripts import generate
+from scripts import generate, shard_prompts
 from scripts.llm_batch.addresses import (
+    address,
     canonical_json,
     folder_address,
     read_json,
@@ -30,9 +32,6 @@ from scripts.llm_batch.addresses import (
     write_text_atomic,
 )
 from scripts.llm_batch.errors import WorkflowError, run_cli
-from scripts.llm_batch.ledger import Requester, chunks
-from scripts.llm_batch.requests import sampling_key
-from scripts.shard_prompts import prompt_rows
 
 OTHER_COMPANY = (7, 5)
 """Sequences at a time in the second engine; the second figure where the first engine had 7."""
@@ -68,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder: Path = arguments.output.parent
     run = read_json(arguments.run / "identity.json")["identity"]
     write_identity(folder, "replications", arguments.identity)
-    lines = draw_requests(run, arguments.prompts, arguments.identity["requests"])
+    lines = draw_requests(run, arguments.prompts, arguments.identity["requests"], folder)
     write_text_atomic(folder / "requests.jsonl", "".join(f"{line}\n" for line in lines))
     code = generate.main(generate_arguments(arguments, run, folder))
     if code:
@@ -80,27 +79,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def draw_requests(run: Mapping[str, Any], prompts: Path, count: int) -> list[str]:
+def draw_requests(run: Mapping[str, Any], prompts: Path, count: int, folder: Path) -> list[str]:
     """Return `count` requests of a run in an order of their own, both decided by their keys.
 
     Keys are hashes, so the sample is random, but the same each time.
     """
-    on_too_long = run["prompts"].get("on_too_long", "error")
-    requester = Requester(sampling_key(run["sampling"]), on_too_long)
-    expanded = (requester.expand(chunk) for chunk in chunks(prompt_rows(prompts, run["prompts"])))
-    drawn: dict[str, str] = {}
-    for part in expanded:
-        columns = part.requests.to_pydict()
-        drawn |= dict(zip(columns["key"], columns["line"], strict=True))
-        if len(drawn) > 2 * count:
-            drawn = {key: drawn[key] for key in heapq.nsmallest(count, drawn, key=_draw)}
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".scratch-") as scratch:
+        path = write_requests(run, prompts, Path(scratch))
+        with path.open(encoding="utf-8") as stream:
+            drawn = heapq.nsmallest(count, (line.rstrip("\n") for line in stream), key=_draw)
     if not drawn:
         raise WorkflowError(f"{prompts}: no row of it can be asked, so nothing can be replicated")
-    return [drawn[key] for key in heapq.nsmallest(count, drawn, key=_draw)]
+    return drawn
 
 
-def _draw(key: str) -> str:
-    return hashlib.sha256(f"replicate:{key}".encode()).hexdigest()
+def write_requests(run: Mapping[str, Any], prompts: Path, results: Path) -> Path:
+    """Write all requests of a run as `shard_prompts` does where nothing was answered before."""
+    identity = {"engine": run["engine"], "runs": [address("runs", run)], "shards": 1}
+    batch = {
+        "identity": identity,
+        "engine": f"engine-{address('engines', run['engine'])}",
+        "prompts": {"prompts": {"identity": run["prompts"], "path": str(prompts)}},
+        "runs": [{"run": address("runs", run), "prompts": "prompts", "sampling": run["sampling"]}],
+    }
+    folder = results / "batches" / f"batch-{address('batches', identity)}"
+    shard_prompts.main(
+        ["--batch", canonical_json(batch), "--results", str(results)]
+        + ["--output", str(folder / "manifest.json")]
+    )
+    return folder / "requests" / "0.jsonl"
+
+
+def _draw(line: str) -> str:
+    return hashlib.sha256(f"replicate:{json.loads(line)['key']}".encode()).hexdigest()
 
 
 def generate_arguments(

@@ -23,6 +23,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--identity", required=True, type=json.loads, help="JSON of the report's")
     parser.add_argument("--runs", required=True, type=Path, nargs="+", help="folders, in order")
     parser.add_argument("--evaluations", required=True, type=Path, nargs="+", help="folders")
+    parser.add_argument("--replications", default=[], type=Path, nargs="*", help="folders")
     parser.add_argument("--command", required=True, help="command line that makes all this again")
     parser.add_argument("--report", required=True, type=Path, help="report.html to write")
     parser.add_argument("--summary", required=True, type=Path, help="summary.csv to write")
@@ -34,7 +35,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Write the report's folder; 0 on success."""
     arguments = build_parser().parse_args(argv)
     write_report(
-        Sources(arguments.identity, arguments.runs, arguments.evaluations, arguments.command),
+        Sources(
+            arguments.identity,
+            arguments.runs,
+            arguments.evaluations,
+            arguments.command,
+            arguments.replications,
+        ),
         Outputs(arguments.report, arguments.summary, arguments.headline),
     )
     return 0

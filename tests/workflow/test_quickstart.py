@@ -99,8 +99,8 @@ def test_a_second_run_has_nothing_to_do(quickstart: Project) -> None:
 
 def test_own_prompts_go_through_an_own_model_without_editing_a_file(quickstart: Project) -> None:
     rows: list[dict[str, Any]] = [
-        {"prompt": "12+30=", "reference": "42"},
-        {"messages": [{"role": "user", "content": "What is 7 - 9?"}], "reference": "-2"},
+        {"prompt": "39+29=", "reference": "68"},
+        {"messages": [{"role": "user", "content": "What is 69 - 72?"}], "reference": "-3"},
     ]
     quickstart.write_prompts(rows, "mine.jsonl")
     quickstart.run("--config", "model=config/quickstart/model", "prompts=mine.jsonl")
@@ -108,6 +108,6 @@ def test_own_prompts_go_through_an_own_model_without_editing_a_file(quickstart: 
         quickstart.folder / "results/experiments/one-off/runs/model.mine.greedy/completions.jsonl"
     )
     answers = [json.loads(line) for line in lines.read_text().splitlines()]
-    assert [answer["text"] for answer in answers] == ["42", "-2"]
+    assert [answer["text"] for answer in answers] == ["68", "-3"]
     assert answers[0]["rendered_prompt"] is None
-    assert "What is 7 - 9?" in answers[1]["rendered_prompt"]
+    assert "What is 69 - 72?" in answers[1]["rendered_prompt"]

@@ -15,15 +15,19 @@ DEFAULT_LEVEL = 0.95
 
 
 def gather(
-    identity: Mapping[str, Any], runs: Sequence[Path], evaluations: Sequence[Path], command: str
+    identity: Mapping[str, Any],
+    runs: Sequence[Path],
+    evaluations: Sequence[Path],
+    command: str,
+    replications: Sequence[Path] = (),
 ) -> Experiment:
-    """Read what the folders of `runs` and `evaluations` say, in the order of `runs`.
+    """Read what the folders of runs, evaluations and replications say, in the order of `runs`.
 
     Raises `WorkflowError` for a missing or torn file and for folders that do not belong to
     `identity`.
     """
     entries = {entry["run"]: entry for entry in identity["evaluations"]}
-    scored = {folder_address(folder): folder for folder in evaluations}
+    scored = {folder_address(folder): folder for folder in (*evaluations, *replications)}
     labels = short_labels([_name(folder) for folder in runs])
     options = identity.get("options") or {}
     rows = options.get("rows")
@@ -75,6 +79,7 @@ def _read_run(
             f"{folder}: its evaluation {entry['evaluation']} is not among --evaluations"
         )
     metrics = read_json(evaluation / "metrics.json")
+    replication = scored.get(entry.get("replication", ""))
     return Run(
         index=index,
         name=name,
@@ -87,6 +92,7 @@ def _read_run(
         values=tuple(_read_value(value) for value in metrics["values"]),
         level=float(metrics.get("level") or DEFAULT_LEVEL),
         max_error_rate=entry.get("max_error_rate"),
+        replication=read_json(replication / "replication.json") if replication else None,
     )
 
 

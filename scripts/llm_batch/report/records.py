@@ -42,6 +42,7 @@ class Run:
     values: tuple[Value, ...]
     level: float
     max_error_rate: float | None
+    replication: Mapping[str, Any] | None = None
 
     @property
     def address(self) -> str:

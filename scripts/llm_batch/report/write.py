@@ -35,6 +35,7 @@ class Sources:
     runs: Sequence[Path]
     evaluations: Sequence[Path]
     command: str
+    replications: Sequence[Path] = ()
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,13 @@ def write_report(sources: Sources, outputs: Outputs) -> None:
         if path.parent != outputs.folder:
             raise WorkflowError(f"{path}: must lie beside {outputs.page}")
     write_identity(outputs.folder, "reports", sources.identity)
-    experiment = gather(sources.identity, sources.runs, sources.evaluations, sources.command)
+    experiment = gather(
+        sources.identity,
+        sources.runs,
+        sources.evaluations,
+        sources.command,
+        sources.replications,
+    )
     content = page_content(experiment)
     page = render(content)
     write_text_atomic(outputs.page, page)
