@@ -1,7 +1,7 @@
 """Measure the quickstart's model with vLLM: the figures of its model card.
 
-Greedy answers to every held-out problem in both forms, and sampled answers to the good rows of
-the prompts file at three temperatures, with vLLM as the environment `cpu` has it:
+In both forms: greedy answers to every held-out problem, then greedy answers and answers at three
+temperatures to the good rows of the prompts file, with vLLM as the environment `cpu` has it:
 
     results/environments/cpu-*/bin/python -m scripts.measure_quickstart_model --output measured.json
 """
@@ -17,7 +17,7 @@ from typing import Any
 
 from scripts.llm_batch.addresses import read_json, write_json_atomic
 from scripts.llm_batch.errors import run_cli
-from scripts.make_quickstart_prompts import Problem, digest, held_out_problems
+from scripts.make_quickstart_prompts import KINDS, Problem, digest, held_out_problems
 
 LOG = logging.getLogger(__name__)
 
@@ -106,9 +106,9 @@ def answer(engine: Any, questions: Sequence[Question], temperature: float) -> li
 
 def measure(engine: Any, prompts: Path) -> list[dict[str, Any]]:
     """Return one record a form and temperature; greedy and seeded requests are never mixed."""
-    everything = held_out_problems()
     rows = [json.loads(line) for line in prompts.read_text(encoding="utf-8").splitlines()]
-    good = [Problem(r["a"], r["op"], r["b"]) for r in rows if r["kind"].endswith("tion")]
+    good = [Problem(r["a"], r["op"], r["b"]) for r in rows if r["kind"] in KINDS.values()]
+    asked = [(0.0, held_out_problems()), *((t, good) for t in (0.0, *TEMPERATURES))]
     tokenizer = engine.get_tokenizer()
 
     def template(messages: list[dict[str, str]]) -> Any:
@@ -116,8 +116,7 @@ def measure(engine: Any, prompts: Path) -> list[dict[str, Any]]:
 
     records = []
     for form in FORMS:
-        for temperature in (0.0, *TEMPERATURES):
-            problems = good if temperature else everything
+        for temperature, problems in asked:
             questions = [render(template, problem, form) for problem in problems]
             answers = answer(engine, questions, temperature)
             record = {
