@@ -17,6 +17,7 @@ import hashlib
 import heapq
 import os
 import signal
+import struct
 import time
 from collections import deque
 from typing import Any, NamedTuple
@@ -32,10 +33,12 @@ from scripts.worker.settings import Settings
 
 MAX_MODEL_LEN = 4096
 MAX_NUM_SEQS = 256
-VOCABULARY = 32_000
 MEAN_LENGTH = 16
 
 HANG_S = 3600.0
+
+WORDS = [f"w{token}" for token in range(256)]
+"""The vocabulary: a token is a byte of a digest."""
 
 
 class Prepared(NamedTuple):
@@ -95,17 +98,14 @@ class DummyEngine:
         words = text.split()
         kept = self._fit(words, request)
         seed = sampling.get("seed", "greedy")
-        digest = hashlib.blake2b(f"{seed}\n{' '.join(kept)}".encode("utf-8", "replace")).digest()
+        content = f"{seed}\n{' '.join(kept)}".encode("utf-8", "replace")
+        first = hashlib.blake2b(content).digest()
         # 0.5 to 1.5 times the mean, and never beyond the limit or the context.
-        wanted = max(1, self._length // 2 + digest[0] * (self._length + 1) // 256)
+        wanted = max(1, self._length // 2 + first[0] * (self._length + 1) // 256)
         room = min(request["max_tokens"], self._max_model_len - len(kept))
-        count = min(wanted, room)
-        ids = [
-            (digest[place % 63] << 7 | digest[place % 61 + 1] >> 1) % VOCABULARY
-            for place in range(count)
-        ]
+        ids = token_ids(first, content, min(wanted, room))
         return Prepared(
-            text=" ".join([f"w{token}" for token in ids]),
+            text=" ".join(map(WORDS.__getitem__, ids)),
             token_ids=ids,
             stops=wanted <= room,
             prompt_tokens=len(kept),
@@ -198,6 +198,14 @@ class DummyEngine:
 
     def close(self) -> None:
         """Nothing runs elsewhere; see `engine.Engine`."""
+
+
+def token_ids(first: bytes, content: bytes, count: int) -> list[int]:
+    """Return `count` token ids: `first`, the digest of `content`, and digests of what follows."""
+    digest = first
+    while len(digest) < count:
+        digest += hashlib.blake2b(content, salt=struct.pack("<Q", len(digest))).digest()
+    return list(digest[:count])
 
 
 def render_chat(messages: list[dict[str, Any]]) -> str:

@@ -18,6 +18,9 @@ REFILL_SHARE = 4
 """The window is refilled when a quarter is free: prompts are tokenised faster together."""
 
 
+_decode = json.JSONDecoder().raw_decode
+
+
 class Entry(NamedTuple):
     """A request in the engine."""
 
@@ -82,7 +85,7 @@ class Loop:
         # Stored before the engine sees them: should it die, these are among the suspects.
         self._counters.admitted += len(chunk)
         self._counters.write()
-        requests = [json.loads(line) for line in chunk]
+        requests = [_decode(line.decode("utf-8", "surrogatepass"))[0] for line in chunk]
         for request, prepared in zip(requests, self._engine.prepare(requests)):
             self._admit(request, prepared)
         self._journal.flush()
