@@ -141,7 +141,7 @@ def answer_open(
         state = "stopped"
         raise
     finally:
-        progress.end(state, index.count())
+        progress.end(state, index.count(), index.errors())
     return records
 
 

@@ -41,13 +41,13 @@ def test_the_rate_is_that_of_the_last_minute(tmp_path: Path) -> None:
 
 def test_counts_go_on_over_a_restart(tmp_path: Path) -> None:
     it = progress(tmp_path)
-    it.engine_started(100, 0)
+    it.engine_started(100, 0, 0)
     it.update(status(50), 0.0)
-    it.engine_started(150, 1)
+    it.engine_started(150, 2, 1)
     it.update(status(0), 20.0)
     record = json.loads((tmp_path / "shard.json").read_text())
     assert (record["answered"], record["engine_starts"], record["deaths"]) == (150, 2, 1)
-    it.end("finished", 1000)
+    it.end("finished", 1000, 2)
     assert json.loads((tmp_path / "shard.json").read_text())["state"] == "finished"
 
 

@@ -39,37 +39,11 @@ def put(results: Path, record: dict[str, Any]) -> None:
 
 def test_shards_are_listed_with_a_total() -> None:
     lines = watch.table([shard("b.0"), shard("b.1", answered=1000, state="finished")], NOW)
-    heading, first, second, total = (line.split() for line in lines.splitlines())
-    assert heading[:4] == ["shard", "state", "answered", "of"]
-    assert first == [
-        "b.0",
-        "answering",
-        "400",
-        "1000",
-        "40%",
-        "12.5",
-        "480",
-        "0:48",
-        "2",
-        "1",
-        "0",
-        "node1",
-    ]
-    assert second == ["b.1", "finished", "1000", "1000", "100%", "2", "1", "0", "node1"]
-    assert total == [
-        "all",
-        "1",
-        "running",
-        "1400",
-        "2000",
-        "70%",
-        "12.5",
-        "480",
-        "0:48",
-        "4",
-        "2",
-        "0",
-    ]
+    heading, first, second, total = (" ".join(line.split()) for line in lines.splitlines())
+    assert heading.startswith("shard state answered of")
+    assert first == "b.0 answering 400 1000 40% 12.5 480 0:48 2 1 0 node1"
+    assert second == "b.1 finished 1000 1000 100% 2 1 0 node1"
+    assert total == "all 1 running 1400 2000 70% 12.5 480 0:48 4 2 0"
 
 
 def test_a_supervisor_that_stopped_writing_is_marked() -> None:
@@ -85,7 +59,7 @@ def test_an_unfinished_shard_never_shows_100_percent() -> None:
 def test_it_prints_once_where_there_is_no_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch.time, "time", lambda: NOW)
+    monkeypatch.setattr("time.time", lambda: NOW)
     assert watch.main(["--results", str(tmp_path)]) == 0
     assert "no shards" in capsys.readouterr().out
     put(tmp_path, shard("b.0"))

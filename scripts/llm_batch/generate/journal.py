@@ -44,6 +44,10 @@ class AnswerIndex:
         """Return how many requests have one."""
         return len(self._rank) - self._rank.count(NONE)
 
+    def errors(self) -> int:
+        """Return how many requests ended with an error."""
+        return self._rank.count(ERROR)
+
     def open_positions(self) -> list[int]:
         """Return the positions of the requests without an answer."""
         return [position for position, rank in enumerate(self._rank) if rank == NONE]

@@ -60,23 +60,24 @@ class Watchdog:
 class Progress:
     """The progress of a shard over all its engine starts.
 
-    `before` answers were there before the current engine started. `folder` gets the file that
-    `scripts.watch` reads.
+    `before` answers, `errors` of them errors, were there before the current engine started.
+    `folder` gets the file that `scripts.watch` reads.
     """
 
     name: str
     total: int
     before: int
     folder: Path
+    errors: int = 0
     starts: int = 0
     deaths: int = 0
     _points: deque[tuple[float, int, int]] = field(default_factory=deque)
     _printed: float = float("-inf")
     _written: float = float("-inf")
 
-    def engine_started(self, answered: int, deaths: int) -> None:
-        """Count from `answered` on: a new worker counts from 0."""
-        self.before, self.deaths = answered, deaths
+    def engine_started(self, answered: int, errors: int, deaths: int) -> None:
+        """Count from `answered` and `errors` on: a new worker counts from 0."""
+        self.before, self.errors, self.deaths = answered, errors, deaths
         self.starts += 1
         self._points.clear()
 
@@ -92,7 +93,7 @@ class Progress:
         self._printed = now
         return f"{self.name}: engine starting" if phase == "start" else self._line(facts)
 
-    def end(self, state: str, answered: int, errors: int | None = None) -> None:
+    def end(self, state: str, answered: int, errors: int) -> None:
         """Write the last state: finished, failed or stopped."""
         facts = {"answered": answered, "errors": errors, "rate": None, "token_rate": None}
         self._write(state, {**facts, "left_s": None})
@@ -109,7 +110,7 @@ class Progress:
         rate = (answered - answered_then) / seconds if seconds > 0 else None
         return {
             "answered": answered,
-            "errors": status.get("errors"),
+            "errors": self.errors + int(status.get("errors") or 0),
             "rate": rate,
             "token_rate": (tokens - tokens_then) / seconds if seconds > 0 else None,
             "left_s": (self.total - answered) / rate if rate else None,

@@ -82,7 +82,7 @@ class Supervisor:
             len(positions),
         )
         parts = self._launcher.write_parts(positions)
-        self._progress.engine_started(self._index.count(), self.deaths.total)
+        self._progress.engine_started(self._index.count(), self._index.errors(), self.deaths.total)
         attempt = self._launcher.new_attempt()
         window = decision.window or self._spec.supervisor.window
         ended = self._launcher.run(attempt, parts, window)
