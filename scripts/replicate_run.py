@@ -104,8 +104,14 @@ def write_requests(run: Mapping[str, Any], prompts: Path, results: Path) -> Path
     }
     folder = results / "batches" / f"batch-{address('batches', identity)}"
     shard_prompts.main(
-        ["--batch", canonical_json(batch), "--results", str(results)]
-        + ["--output", str(folder / "manifest.json")]
+        [
+            "--batch",
+            canonical_json(batch),
+            "--results",
+            str(results),
+            "--output",
+            str(folder / "manifest.json"),
+        ]
     )
     return folder / "requests" / "0.jsonl"
 
