@@ -23,26 +23,12 @@ from scripts.llm_batch.addresses import (
     write_json_atomic,
     write_manifest,
 )
-from scripts.llm_batch.errors import WorkflowError, run_cli
-from scripts.llm_batch.sharding import RECORD_ROWS, database, first_row, write_table
+from scripts.llm_batch.errors import run_cli
+from scripts.llm_batch.expansion import available_threads
+from scripts.llm_batch.merging import Tally, check_readable, merged_batches
+from scripts.llm_batch.parquet import write_table
+from scripts.llm_batch.sharding import database, first_row
 from scripts.llm_batch.tables import COMPLETIONS
-
-MERGED = """
-CREATE VIEW merged AS
-SELECT l.row, l.line, l.sample, l.prompt, a.rendered_prompt, l.reference, l.seed,
-       CASE WHEN failed IS NULL THEN a.text END AS text,
-       CASE WHEN failed IS NULL THEN a.token_ids END AS token_ids,
-       CASE WHEN failed IS NULL THEN a.finish_reason ELSE 'error' END AS finish_reason,
-       a.stop_reason, a.prompt_tokens, a.truncated_prompt_tokens,
-       CASE WHEN failed IS NULL THEN len(a.token_ids) ELSE 0 END::INTEGER AS completion_tokens,
-       a.cumulative_logprob, a.logprobs, a.prompt_logprobs, l.tags,
-       failed AS error_type,
-       coalesce(l.error_message, a.error_message) AS error_message
-FROM ledger l
-LEFT JOIN answers a ON l.key = a.key AND l.max_tokens = a.max_tokens,
-LATERAL (SELECT coalesce(l.error_type, a.error_type) AS failed)
-ORDER BY l.file_row_number
-"""
 
 AS_JSON = """
 SELECT * EXCLUDE (error_type, error_message) REPLACE (
@@ -51,12 +37,12 @@ SELECT * EXCLUDE (error_type, error_message) REPLACE (
 ),
 CASE WHEN error_type IS NOT NULL
      THEN {'type': error_type, 'message': error_message} END AS error
-FROM result
+FROM completions
 """
 
 AS_FAILURES = """
 SELECT row, line, sample, prompt, {'type': error_type, 'message': error_message} AS error
-FROM result WHERE error_type IS NOT NULL
+FROM completions WHERE error_type IS NOT NULL
 """
 
 
@@ -67,6 +53,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", required=True, type=Path, help="folder of the batch")
     parser.add_argument("--completions", required=True, type=Path, nargs="+", help="of the shards")
     parser.add_argument("--output", required=True, type=Path, help="manifest.json to write")
+    parser.add_argument(
+        "--threads", type=int, default=available_threads(), help="threads at a time"
+    )
     return parser
 
 
@@ -75,12 +64,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     folder: Path = arguments.output.parent
     write_identity(folder, "runs", arguments.identity)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".scratch-") as scratch:
-        with database(Path(scratch)) as connection:
-            ledger = arguments.batch / "ledger" / f"{folder_address(folder)}.parquet"
-            join_answers(connection, ledger, [arguments.batch / "reused.parquet"], arguments)
-            write_outputs(connection, folder)
-            counts = count_completions(connection)
+    ledger = arguments.batch / "ledger" / f"{folder_address(folder)}.parquet"
+    reused = arguments.batch / "reused.parquet"
+    check_readable(ledger, [reused, *arguments.completions])
+    with (
+        tempfile.TemporaryDirectory(dir=folder, prefix=".scratch-") as scratch,
+        database(Path(scratch), max(1, arguments.threads)) as connection,
+    ):
+        tally = Tally()
+        merged = merged_batches(connection, ledger, reused, arguments.completions, tally)
+        write_table(folder / "completions.parquet", merged, COMPLETIONS)
+        write_lines(connection, folder)
+        counts = count_completions(connection, tally)
     shards = [read_json(path) for path in shard_facts(arguments.completions)]
     facts = {"run": folder.name, "batch": arguments.batch.name, **counts, "shards": shards}
     facts["answered"] = facts["requested"] - facts["reused"]
@@ -96,85 +91,33 @@ def shard_facts(completions: Sequence[Path]) -> list[Path]:
     return [path.parent.parent / "facts" / f"{path.stem}.json" for path in completions]
 
 
-def join_answers(
-    connection: duckdb.DuckDBPyConnection,
-    ledger: Path,
-    reused: Sequence[Path],
-    arguments: argparse.Namespace,
-) -> None:
-    """Make view `result`; raise `WorkflowError` unless each request has exactly one answer."""
-    if not ledger.is_file():
-        raise WorkflowError(f"{ledger}: missing; delete its batch's folder and run again")
-    for name, paths in (
-        ("ledger", [ledger]),
-        ("reused_answers", reused),
-        ("new_answers", arguments.completions),
-    ):
-        files = [str(path) for path in paths]
-        connection.read_parquet(files, file_row_number=name == "ledger").create_view(name)
-    connection.execute(
-        "CREATE VIEW answers AS SELECT * FROM reused_answers UNION ALL SELECT * FROM new_answers"
-    )
-    check_one_answer_each(connection, ledger)
-    connection.execute(MERGED)
-    connection.execute("CREATE TABLE result AS SELECT * FROM merged")
-
-
-def check_one_answer_each(connection: duckdb.DuckDBPyConnection, ledger: Path) -> None:
-    """Raise `WorkflowError` for requests without an answer or with two."""
-    for sql, what in (
-        (
-            "SELECT key FROM ledger ANTI JOIN answers USING (key, max_tokens) "
-            "WHERE key IS NOT NULL",
-            "no answer",
-        ),
-        (
-            "SELECT key FROM answers SEMI JOIN ledger USING (key, max_tokens) "
-            "GROUP BY key, max_tokens HAVING count(*) > 1",
-            "more than one answer",
-        ),
-    ):
-        count, first = first_row(connection, f"SELECT count(*), min(key) FROM ({sql})")
-        if count:
-            raise WorkflowError(
-                f"{ledger}: {count} requests have {what} (the first: {first}); "
-                "delete the completions of this batch and run again: its journals are kept"
-            )
-
-
-def write_outputs(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
-    """Write the merged table as Parquet and JSON lines, and its failures."""
-    batches = connection.sql("SELECT * FROM result").to_arrow_reader(RECORD_ROWS)
-    write_table(folder / "completions.parquet", batches, COMPLETIONS)
+def write_lines(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
+    """Write the completions as JSON lines, and the failures among them, from the Parquet file."""
+    connection.read_parquet(str(folder / "completions.parquet")).create_view("completions")
     for name, sql in (("completions.jsonl", AS_JSON), ("failures.jsonl", AS_FAILURES)):
         with atomic_path(folder / name) as temporary:
             connection.execute(f"COPY ({sql}) TO '{temporary}' (FORMAT json)")
 
 
-def count_completions(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
+def count_completions(connection: duckdb.DuckDBPyConnection, tally: Tally) -> dict[str, Any]:
     """Return the counts of facts.json."""
 
     def grouped(column: str) -> dict[str, int]:
-        sql = f"SELECT {column}, count(*) FROM result WHERE {column} IS NOT NULL GROUP BY ALL"
+        sql = f"SELECT {column}, count(*) FROM completions WHERE {column} IS NOT NULL GROUP BY ALL"
         return dict(sorted(connection.execute(sql).fetchall()))
 
-    completions, rows, samples, completion_tokens, prompt_tokens = first_row(
+    completions, samples, completion_tokens, prompt_tokens = first_row(
         connection,
-        "SELECT count(*), count(DISTINCT line), max(sample) + 1, sum(completion_tokens), "
-        "sum(prompt_tokens) FROM result",
-    )
-    requested, reused = first_row(
-        connection,
-        "SELECT count(l.key), count(r.key) FROM ledger l "
-        "LEFT JOIN reused_answers r ON l.key = r.key AND l.max_tokens = r.max_tokens",
+        "SELECT count(*), max(sample) + 1, sum(completion_tokens), sum(prompt_tokens) "
+        "FROM completions",
     )
     return {
         "completions": completions,
-        "rows": rows,
+        "rows": tally.rows,
         "samples": samples or 0,
         "tokens": {"prompt": int(prompt_tokens or 0), "completion": int(completion_tokens or 0)},
-        "requested": requested,
-        "reused": reused,
+        "requested": tally.requested,
+        "reused": tally.reused,
         "errors": grouped("error_type"),
         "finish_reasons": grouped("finish_reason"),
     }

@@ -11,17 +11,15 @@ import argparse
 import json
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import duckdb
-import pyarrow.parquet as pq
+import pyarrow as pa
 
 from scripts.llm_batch.addresses import (
     address,
-    atomic_path,
     write_identity,
     write_json_atomic,
     write_manifest,
@@ -30,18 +28,19 @@ from scripts.llm_batch.answers import engine_journals, read_journals
 from scripts.llm_batch.config.records import Prompts
 from scripts.llm_batch.digests import DigestMemo
 from scripts.llm_batch.errors import WorkflowError, run_cli
-from scripts.llm_batch.ledger import REQUESTS, PromptRow, Requester, RowNumbering, chunks
-from scripts.llm_batch.prompts import Renderer
+from scripts.llm_batch.expansion import (
+    Expansion,
+    available_threads,
+    expand_file,
+    useful_processes,
+)
+from scripts.llm_batch.ledger import Requester, SamplingText
+from scripts.llm_batch.parquet import TableWriter, table_writer
 from scripts.llm_batch.requests import sampling_key
-from scripts.llm_batch.rows import read_rows
 from scripts.llm_batch.sharding import (
-    PARQUET,
-    create_table,
     database,
-    first_row,
-    insert,
     load_answers,
-    unite_requests,
+    load_requests,
     write_reused,
     write_shards,
 )
@@ -56,6 +55,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", required=True, type=json.loads, help="JSON of the batch")
     parser.add_argument("--results", required=True, type=Path, help="the results folder")
     parser.add_argument("--output", required=True, type=Path, help="manifest.json to write")
+    parser.add_argument(
+        "--threads", type=int, default=available_threads(), help="processes and threads at a time"
+    )
     return parser
 
 
@@ -69,8 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     engine = arguments.results / "engines" / batch["engine"]
     write_identity(engine, "engines", batch["identity"]["engine"])
     with tempfile.TemporaryDirectory(dir=folder, prefix=".scratch-") as scratch:
-        with database(Path(scratch)) as connection:
-            counts = fill_batch(connection, batch, folder, arguments.results)
+        place = Place(arguments.results, folder, Path(scratch), max(1, arguments.threads))
+        counts = fill_batch(batch, place)
     write_json_atomic(folder / "batch.json", counts)
     log.info(
         "%d requests: %d answered before, %d open in %d shards",
@@ -85,73 +87,91 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def fill_batch(
-    connection: duckdb.DuckDBPyConnection, batch: Mapping[str, Any], folder: Path, results: Path
-) -> dict[str, Any]:
+class Place(NamedTuple):
+    """Where and with how many threads a batch is made."""
+
+    results: Path
+    folder: Path
+    scratch: Path
+    threads: int
+
+
+class Written(NamedTuple):
+    """What the prompts sections of a batch have become.
+
+    `rows` are the ledger rows of each run, by address; `requests` are files of REQUESTS, and
+    `samplings` the texts that they refer to.
+    """
+
+    rows: dict[str, int]
+    requests: list[Path]
+    samplings: list[SamplingText]
+
+
+def fill_batch(batch: Mapping[str, Any], place: Place) -> dict[str, Any]:
     """Write ledgers, reused answers and shards of `batch`; return the counts of batch.json."""
-    create_table(connection, "requests", REQUESTS)
-    rows: dict[str, int] = {}
+    written = Written({}, [], [])
     for name, prompts in batch["prompts"].items():
         runs = [run for run in batch["runs"] if run["prompts"] == name]
-        rows |= write_ledgers(connection, prompts, runs, folder / "ledger", results)
-    unite_requests(connection)
-    requests = int(first_row(connection, "SELECT count(*) FROM wanted")[0])
+        check_unchanged(Path(prompts["path"]), prompts["identity"]["data"], place.results)
+        write_ledgers(expansion_of(prompts, runs, place.scratch / name, written), place, written)
     engine = address("engines", batch["identity"]["engine"])
-    load_answers(connection, read_journals(engine_journals(results / "engines", engine)))
-    reused = write_reused(connection, folder / "reused.parquet")
-    shards = write_shards(connection, folder / "requests", int(batch["identity"]["shards"]))
+    journals = engine_journals(place.results / "engines", engine)
+    shards = int(batch["identity"]["shards"])
+    # Not before: each process of the expansion needs memory of its own.
+    with database(place.scratch, place.threads) as connection:
+        load_requests(connection, written.requests)
+        load_answers(connection, read_journals(journals), place.scratch)
+        reused = write_reused(connection, place.folder / "reused.parquet")
+        counts = write_shards(connection, place.folder / "requests", shards, written.samplings)
     return {
-        "runs": rows,
-        "requests": requests,
+        "runs": written.rows,
+        "requests": reused + sum(count.requests for count in counts),
         "reused": reused,
-        "shards": [shard._asdict() for shard in shards],
+        "shards": [count._asdict() for count in counts],
     }
 
 
-def write_ledgers(
-    connection: duckdb.DuckDBPyConnection,
-    prompts: Mapping[str, Any],
-    runs: Sequence[Mapping[str, Any]],
-    folder: Path,
-    results: Path,
-) -> dict[str, int]:
-    """Render one prompts file, and write the ledgers and requests of the runs that use it.
+def expansion_of(
+    prompts: Mapping[str, Any], runs: Sequence[Mapping[str, Any]], scratch: Path, written: Written
+) -> Expansion:
+    """Return how one prompts section is expanded; its samplings are added to `written`."""
+    section = prompts_of(Path(prompts["path"]), prompts["identity"])
+    requesters = {}
+    for run in runs:
+        sampling = sampling_key(run["sampling"])
+        requester = Requester(sampling, section.on_too_long, len(written.samplings))
+        requesters[run["run"]] = requester
+        written.samplings.append(requester.text)
+    return Expansion(section, requesters, scratch)
 
-    Returns the number of ledger rows of each run, by address.
+
+def write_ledgers(expansion: Expansion, place: Place, written: Written) -> None:
+    """Render one prompts file and write the ledgers of the runs that use it.
+
+    The numbers of rows and the files of requests are added to `written`.
     """
-    identity = prompts["identity"]
-    path = Path(prompts["path"])
-    check_unchanged(path, identity["data"], results)
-    on_too_long = identity.get("on_too_long", "error")
-    requesters = {run["run"]: Requester(sampling_key(run["sampling"]), on_too_long) for run in runs}
-    rows = dict.fromkeys(requesters, 0)
+    processes = useful_processes(Path(expansion.prompts.path), place.threads)
     with ExitStack() as stack:
         writers = {
             run: stack.enter_context(
-                pq.ParquetWriter(
-                    stack.enter_context(atomic_path(folder / f"{run}.parquet")), LEDGER, **PARQUET
-                )
+                table_writer(place.folder / "ledger" / f"{run}.parquet", LEDGER)
             )
-            for run in requesters
+            for run in expansion.requesters
         }
-        for chunk in chunks(prompt_rows(path, identity)):
-            for run, requester in requesters.items():
-                expanded = requester.expand(chunk)
-                writers[run].write_batch(expanded.ledger)
-                insert(connection, "requests", expanded.requests)
-                rows[run] += expanded.ledger.num_rows
-    return rows
+        for block in expand_file(expansion, processes):
+            written.requests.append(expansion.requests(block))
+            for run, writer in writers.items():
+                move_rows(expansion.ledger(block, run), writer)
+    written.rows.update({run: writer.rows for run, writer in writers.items()})
 
 
-def prompt_rows(path: Path, identity: Mapping[str, Any]) -> Iterator[PromptRow]:
-    """Yield the rendered rows of a prompts file, up to the limit of its identity."""
-    renderer = Renderer(prompts_of(path, identity))
-    numbering = RowNumbering()
-    limit = identity.get("limit")
-    for count, row in enumerate(read_rows(path)):
-        if limit is not None and count >= limit:
-            return
-        yield numbering.number(row.line, renderer.render(row))
+def move_rows(source: Path, writer: TableWriter) -> None:
+    """Append the rows of an Arrow stream, and delete it."""
+    with pa.memory_map(str(source)) as file, pa.ipc.open_stream(file) as stream:
+        for batch in stream:
+            writer.write(batch)
+    source.unlink()
 
 
 def prompts_of(path: Path, identity: Mapping[str, Any]) -> Prompts:

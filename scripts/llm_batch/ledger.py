@@ -2,151 +2,302 @@
 
 A ledger holds one row for each completion that a run expects, in prompt order, with the key of the
 request that will answer it, or the error that was found before any engine was asked.
+
+Rows come in blocks, column by column: `render_rows` needs nothing but the block, `RowNumbering`
+sees all blocks in order, and `number_rows` and `Requester.expand` again need nothing but the block.
+So several processes can work on one file, see `expansion`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
+from scripts.llm_batch.occurrences import Hashes, Occurrences, text_hashes
 from scripts.llm_batch.prompts import Rendered
-from scripts.llm_batch.requests import SamplingKey, prompt_digest, request_key, sample_seed
+from scripts.llm_batch.requests import SamplingKey, request_key, sample_seed
 from scripts.llm_batch.tables import LEDGER
-
-CHUNK_ROWS = 20_000
-"""Rows held as Python objects before they become a record batch."""
 
 CHARACTERS_PER_TOKEN = 4
 """A rule of thumb for English; used to balance shards, never to decide what fits."""
-
-PREFIX_CHARACTERS = 256
-"""Requests are sorted by so much of their prompt, so that prompts sharing a prefix meet."""
 
 REQUESTS = pa.schema(
     [
         ("key", pa.string()),
         ("max_tokens", pa.int32()),
-        ("prefix", pa.string()),
+        ("prompt", pa.string()),
+        ("sampling", pa.int16()),
+        ("seed", pa.int64()),
         ("expected_tokens", pa.int64()),
-        ("line", pa.string()),
     ]
 )
-"""Requests on their way into shards; `line` is the JSON that the worker will read."""
+"""Requests on their way into shards; `prompt` is JSON, `sampling` the number of its text."""
 
 
 @dataclass(frozen=True, slots=True)
-class PromptRow:
-    """A row of a prompts file, rendered, with an id that no other row of the file has.
+class RenderedRows:
+    """Rows of a block in file order, column by column.
 
-    `sent` is the JSON of the prompt, empty for a row in error; `digest` its sha256; `occurrence`
-    how many rows before it send the same.
+    `names` are the rows' own ids, or their line numbers as text; `sent` is the JSON of each prompt
+    and `digests` its sha256, None and empty for a row in error.
     """
 
-    row: str
-    line: int
-    sent: bytes
-    digest: str
-    occurrence: int
-    rendered: Rendered
+    lines: Sequence[int]
+    names: Sequence[str]
+    sent: Sequence[bytes | None]
+    digests: Sequence[str]
+    contents: Sequence[str]
+    references: Sequence[str | None]
+    tags: Sequence[str | None]
+    error_types: Sequence[str | None]
+    error_messages: Sequence[str | None]
+
+
+def render_rows(lines: Sequence[int], rendered: Sequence[Rendered]) -> RenderedRows:
+    """Return what rows hold, column by column."""
+    prompts, contents, ids, *others = zip(*rendered, strict=True) if rendered else ((),) * 7
+    # What is sent decides the answer: text or messages, and arguments of the chat template.
+    sent = [
+        None if prompt is None else orjson.dumps(prompt, option=orjson.OPT_SORT_KEYS)
+        for prompt in prompts
+    ]
+    digests = ["" if text is None else hashlib.sha256(text).hexdigest() for text in sent]
+    names = [str(line) if own is None else own for line, own in zip(lines, ids, strict=True)]
+    return RenderedRows(lines, names, sent, digests, contents, *others)
+
+
+class Identities(NamedTuple):
+    """What tells the rows of a block from all other rows of the file.
+
+    `names` is None where all are line numbers; `digests` are the first 64 bits of the prompts',
+    `has_prompt` is false for a row in error.
+    """
+
+    lines: Sequence[int]
+    names: Sequence[str] | None
+    digests: Hashes
+    has_prompt: NDArray[np.bool_]
+
+
+def identities(rows: RenderedRows, named: bool) -> Identities:
+    """Return the identities of rows; `named` tells that rows may have ids of their own."""
+    digits = "".join([digest[:16] or "0" * 16 for digest in rows.digests])
+    digests = np.frombuffer(bytes.fromhex(digits), dtype=">u8").astype(np.uint64)
+    has_prompt = np.array([text is not None for text in rows.sent], dtype=np.bool_)
+    return Identities(rows.lines, rows.names if named else None, digests, has_prompt)
+
+
+class Numbers(NamedTuple):
+    """What `RowNumbering` has found out about a block.
+
+    The first `kept` rows count; `renamed` holds names that differ from the rows' own, and
+    `occurrences` how many rows before send the same prompt where it is not 0; both by place.
+    """
+
+    kept: int
+    renamed: Mapping[int, str]
+    occurrences: Mapping[int, int]
+
+
+class RowNumbering:
+    """Gives rows unique names and counts how often the same prompt came before, in file order."""
+
+    def __init__(self, limit: int | None = None) -> None:
+        """`limit` is the number of rows after which all are dropped."""
+        self._left = limit
+        self._names = Occurrences()
+        self._prompts = Occurrences()
+
+    @property
+    def full(self) -> bool:
+        """Whether the limit is reached."""
+        return self._left is not None and self._left <= 0
+
+    def number(self, block: Identities) -> Numbers:
+        """Return what is to be known about the next block of the file."""
+        kept = len(block.lines)
+        if self._left is not None:
+            kept = min(kept, self._left)
+            self._left -= kept
+        places = np.flatnonzero(block.has_prompt[:kept])
+        counts = self._prompts.add(block.digests[:kept][places])
+        repeated = np.flatnonzero(counts)
+        occurrences = zip(places[repeated].tolist(), counts[repeated].tolist(), strict=True)
+        return Numbers(kept, self._renamed(block, kept), dict(occurrences))
+
+    def _renamed(self, block: Identities, kept: int) -> dict[int, str]:
+        """Return `<id>#<line>` for the rows whose id an earlier row has."""
+        if block.names is None or not kept:
+            return {}
+        hashes = text_hashes(block.names[:kept])
+        if not self._names.any_known(hashes):
+            self._names.add(hashes)
+            return {}
+        # Rare: one after another, because a new name can be the id of a later row.
+        renamed = {}
+        for place, value in enumerate(hashes.tolist()):
+            name = block.names[place]
+            while self._names.add_one(value):
+                name = renamed[place] = f"{name}#{block.lines[place]}"
+                value = int(text_hashes([name])[0])
+        return renamed
+
+
+@dataclass(frozen=True, slots=True)
+class NumberedRows:
+    """Rows of a block, ready to be expanded; `table` has the columns of `_ROWS`."""
+
+    table: pa.RecordBatch
+    digests: Sequence[str]
+    occurrences: Sequence[int]
+
+    def parts(self, size: int) -> Iterator[NumberedRows]:
+        """Yield the rows in parts of at most `size`."""
+        for start in range(0, len(self.digests), size):
+            part = slice(start, start + size)
+            table = self.table.slice(start, size)
+            yield NumberedRows(table, self.digests[part], self.occurrences[part])
+
+
+_ROWS = pa.schema(
+    [
+        *(LEDGER.field(name) for name in ("row", "line", "prompt", "reference", "tags")),
+        *(LEDGER.field(name) for name in ("error_type", "error_message")),
+        ("sent", pa.string()),
+    ]
+)
+
+
+def number_rows(rows: RenderedRows, numbers: Numbers) -> NumberedRows:
+    """Return the rows that count, with their names and occurrences."""
+    names = list(rows.names)
+    for place, name in numbers.renamed.items():
+        names[place] = name
+    occurrences = [0] * numbers.kept
+    for place, count in numbers.occurrences.items():
+        occurrences[place] = count
+    columns = (
+        *(names, rows.lines, rows.contents, rows.references, rows.tags),
+        *(rows.error_types, rows.error_messages, rows.sent),
+    )
+    arrays = [
+        pa.array(column[: numbers.kept], type=field.type)
+        for column, field in zip(columns, _ROWS, strict=True)
+    ]
+    table = pa.RecordBatch.from_arrays(arrays, schema=_ROWS)
+    return NumberedRows(table, rows.digests[: numbers.kept], occurrences)
 
 
 class Expanded(NamedTuple):
-    """Record batches of one chunk: ledger rows and the requests they refer to."""
+    """Record batches of one block: ledger rows and the requests they refer to."""
 
     ledger: pa.RecordBatch
     requests: pa.RecordBatch
 
 
-class RowNumbering:
-    """Gives rows unique ids and counts how often the same prompt came before, in file order."""
+class SamplingText(NamedTuple):
+    """JSON that the requests of one sampling have in common, before and after their seeds."""
 
-    def __init__(self) -> None:
-        self._ids: set[str] = set()
-        self._seen: set[int] = set()
-        self._repeats: dict[int, int] = {}
-
-    def number(self, line: int, rendered: Rendered) -> PromptRow:
-        """Return `rendered` with its id, `<id>#<line>` where an earlier row has the same id."""
-        row = rendered.id if rendered.id is not None else str(line)
-        if row in self._ids:
-            row = f"{row}#{line}"
-        self._ids.add(row)
-        if rendered.prompt is None:
-            return PromptRow(row, line, b"", "", 0, rendered)
-        # What is sent decides the answer: text or messages, and arguments of the chat template.
-        sent = orjson.dumps(rendered.prompt, option=orjson.OPT_SORT_KEYS)
-        digest = prompt_digest(sent)
-        return PromptRow(row, line, sent, digest, self._occurrence(digest), rendered)
-
-    def _occurrence(self, digest: str) -> int:
-        short = int(digest[:16], 16)
-        if short not in self._seen:
-            self._seen.add(short)
-            return 0
-        self._repeats[short] = self._repeats.get(short, 0) + 1
-        return self._repeats[short]
+    before: str
+    after: str
 
 
 class Requester:
-    """Expands rows under one sampling; what all its requests share is written once."""
+    """Expands rows under one sampling; `number` is its place among all samplings of the batch."""
 
-    def __init__(self, sampling: SamplingKey, on_too_long: str) -> None:
+    def __init__(self, sampling: SamplingKey, on_too_long: str, number: int = 0) -> None:
         self._sampling = sampling
+        self._number = number
         # What is done with a prompt that is too long decides its answer: it is part of the key.
         self._suffix = "" if on_too_long == "error" else f":{on_too_long}"
         params = orjson.dumps(dict(sampling.params)).decode()
-        seeded = "" if sampling.seed is None else ',"seed":{seed}'
-        self._params = params[:-1].replace("{", "{{").replace("}", "}}") + seeded + "}}"
-        self._tail = f',"on_too_long":{orjson.dumps(on_too_long).decode()}'
-
-    def expand(self, rows: Sequence[PromptRow]) -> Expanded:
-        """Return ledger rows and requests of `rows`."""
-        ledger: list[tuple[Any, ...]] = []
-        requests: list[tuple[Any, ...]] = []
-        limit = self._sampling.max_tokens
-        for row in rows:
-            rendered = row.rendered
-            shared = (rendered.content, rendered.reference, rendered.tags)
-            error = (rendered.error_type, rendered.error_message)
-            for sample in range(self._sampling.n):
-                key = seed = None
-                if rendered.prompt is not None:
-                    seed = sample_seed(self._sampling, row.digest, row.occurrence, sample)
-                    key = request_key(self._sampling, row.digest + self._suffix, seed)
-                    requests.append(self._request(row, key, seed))
-                ledger.append((row.row, row.line, sample, key, limit, seed, *shared, *error))
-        return Expanded(_batch(ledger, LEDGER), _batch(requests, REQUESTS))
-
-    def _request(self, row: PromptRow, key: str, seed: int | None) -> tuple[Any, ...]:
-        content, limit = row.rendered.content, self._sampling.max_tokens
-        expected = len(content) // CHARACTERS_PER_TOKEN + limit
-        line = (
-            f'{{"key":"{key}","max_tokens":{limit},"prompt":{row.sent.decode()},'
-            f'"sampling":{self._params.format(seed=seed)}{self._tail},'
-            f'"expected_tokens":{expected}}}'
+        rule = orjson.dumps(on_too_long).decode()
+        self.text = SamplingText(
+            f',"sampling":{params[:-1]}', f'}},"on_too_long":{rule},"expected_tokens":'
         )
-        return key, limit, content[:PREFIX_CHARACTERS], expected, line
+
+    @property
+    def samples(self) -> int:
+        """Completions of one row."""
+        return self._sampling.n
+
+    def expand(self, rows: NumberedRows) -> Expanded:
+        """Return ledger rows and requests of `rows`; the samples of a row follow each other."""
+        n, count = self._sampling.n, len(rows.digests)
+        table = rows.table
+        if n > 1:
+            table = table.take(pa.array(np.repeat(np.arange(count), n)))
+        keys, seeds = self._keys_and_seeds(rows)
+        limit = self._sampling.max_tokens
+        columns = {
+            **{name: table.column(name) for name in table.schema.names},
+            "sample": np.tile(np.arange(n), count),
+            "key": keys,
+            "max_tokens": np.full(len(table), limit),
+            "seed": seeds,
+        }
+        ledger = _batch(columns, LEDGER)
+        characters = pc.utf8_length(table.column("prompt")).to_numpy(zero_copy_only=False)
+        columns |= {
+            "prompt": table.column("sent"),
+            "sampling": np.full(len(table), self._number),
+            "expected_tokens": characters // CHARACTERS_PER_TOKEN + limit,
+        }
+        requests = _batch(columns, REQUESTS)
+        if keys.null_count:
+            requests = requests.filter(keys.is_valid())
+        return Expanded(ledger, requests)
+
+    def _keys_and_seeds(self, rows: NumberedRows) -> tuple[pa.Array, pa.Array]:
+        sampling, suffix = self._sampling, self._suffix
+        keys: list[str | None] = []
+        seeds: list[int | None] = []
+        for digest, occurrence in zip(rows.digests, rows.occurrences, strict=True):
+            for sample in range(sampling.n):
+                key = seed = None
+                if digest:
+                    seed = sample_seed(sampling, digest, occurrence, sample)
+                    key = request_key(sampling, digest + suffix, seed)
+                keys.append(key)
+                seeds.append(seed)
+        return pa.array(keys, pa.string()), pa.array(seeds, pa.int64())
 
 
-def _batch(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.RecordBatch:
-    columns = list(zip(*rows, strict=True)) if rows else [()] * len(schema)
-    arrays = [
-        pa.array(column, type=field.type) for column, field in zip(columns, schema, strict=True)
-    ]
+def _batch(
+    columns: Mapping[str, pa.Array | NDArray[np.int64]], schema: pa.Schema
+) -> pa.RecordBatch:
+    arrays = [pa.array(columns[field.name], type=field.type) for field in schema]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def chunks(rows: Iterator[PromptRow], size: int = CHUNK_ROWS) -> Iterator[list[PromptRow]]:
-    """Yield `rows` in lists of at most `size`."""
-    chunk: list[PromptRow] = []
-    for row in rows:
-        chunk.append(row)
-        if len(chunk) >= size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
+def request_lines(requests: pa.RecordBatch, samplings: Sequence[SamplingText]) -> pa.StringArray:
+    """Return the line of each request as the worker reads it, with its line break.
+
+    `samplings` are the texts of all samplings of the batch, by number.
+    """
+    before, after = (
+        pa.array(texts).take(requests.column("sampling")) for texts in zip(*samplings, strict=True)
+    )
+    seed = pc.binary_join_element_wise(',"seed":', requests.column("seed").cast(pa.string()), "")
+    return pc.binary_join_element_wise(
+        '{"key":"',
+        requests.column("key"),
+        '","max_tokens":',
+        requests.column("max_tokens").cast(pa.string()),
+        ',"prompt":',
+        requests.column("prompt"),
+        before,
+        seed.fill_null(""),
+        after,
+        requests.column("expected_tokens").cast(pa.string()),
+        "}\n",
+        "",
+    )

@@ -5,23 +5,26 @@ DuckDB does the joins and the sorting, on disk where memory is short.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import duckdb
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 from scripts.llm_batch.addresses import atomic_path
-from scripts.llm_batch.ledger import REQUESTS
+from scripts.llm_batch.ledger import REQUESTS, SamplingText, request_lines
+from scripts.llm_batch.parquet import write_table
 from scripts.llm_batch.tables import ANSWERS
 
 MEMORY_LIMIT = "1GB"
 """DuckDB goes to disk beyond this; the rest of the process stays below as much again."""
 
-RECORD_ROWS = 65_536
+STREAM_ROWS = 8_192
+"""Rows in memory at a time, besides DuckDB's own: of texts of 100 kB 800 MB."""
 
 
 class ShardCount(NamedTuple):
@@ -32,9 +35,14 @@ class ShardCount(NamedTuple):
 
 
 @contextmanager
-def database(scratch: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+def database(scratch: Path, threads: int | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield a DuckDB connection that spills to `scratch` and keeps the order of rows."""
-    settings = {"memory_limit": MEMORY_LIMIT, "temp_directory": str(scratch)}
+    settings: dict[str, str | bool | int | float | list[str]] = {
+        "memory_limit": MEMORY_LIMIT,
+        "temp_directory": str(scratch),
+    }
+    if threads is not None:
+        settings["threads"] = threads
     connection = duckdb.connect(":memory:", config=settings)
     try:
         yield connection
@@ -48,51 +56,40 @@ def first_row(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...
     return rows[0]
 
 
-def create_table(connection: duckdb.DuckDBPyConnection, name: str, schema: pa.Schema) -> None:
-    """Create an empty table with the columns of `schema`."""
-    empty = schema.empty_table()
-    connection.register("empty", empty)
+def view_parquet(
+    connection: duckdb.DuckDBPyConnection, name: str, files: Sequence[Path], schema: pa.Schema
+) -> None:
+    """Make view `name` of Parquet files; an empty table with the columns of `schema` of none."""
+    if files:
+        connection.read_parquet([str(file) for file in files]).create_view(name)
+        return
+    connection.register("empty", schema.empty_table())
     connection.execute(f"CREATE TABLE {name} AS SELECT * FROM empty")
     connection.unregister("empty")
 
 
-def insert(connection: duckdb.DuckDBPyConnection, name: str, batch: pa.RecordBatch) -> None:
-    """Append a record batch to table `name`."""
-    connection.register("incoming", pa.Table.from_batches([batch]))
-    connection.execute(f"INSERT INTO {name} SELECT * FROM incoming")
-    connection.unregister("incoming")
-
-
-def unite_requests(connection: duckdb.DuckDBPyConnection) -> None:
-    """Make table `wanted`: each request of table `requests` once."""
-    connection.execute(
-        "CREATE TABLE wanted AS "
-        "SELECT key, max_tokens, any_value(prefix) AS prefix, "
-        "any_value(expected_tokens) AS expected_tokens, any_value(line) AS line "
-        "FROM requests GROUP BY key, max_tokens"
-    )
-    connection.execute("DROP TABLE requests")
+def load_requests(connection: duckdb.DuckDBPyConnection, files: Sequence[Path]) -> None:
+    """Make view `requests` of files of REQUESTS; the same request may be there several times."""
+    view_parquet(connection, "requests", files, REQUESTS)
 
 
 def load_answers(
-    connection: duckdb.DuckDBPyConnection, batches: Iterable[pa.RecordBatch]
+    connection: duckdb.DuckDBPyConnection, batches: Iterable[pa.RecordBatch], scratch: Path
 ) -> None:
-    """Make table `answers` of those in `batches` whose key is wanted, the earliest first."""
-    create_table(connection, "answers", ANSWERS)
-    connection.execute("CREATE SEQUENCE arrival")
-    connection.execute("ALTER TABLE answers ADD COLUMN arrival BIGINT")
-    for batch in batches:
-        connection.register("incoming", pa.Table.from_batches([batch]))
-        connection.execute(
-            "INSERT INTO answers SELECT incoming.*, nextval('arrival') FROM incoming "
-            "WHERE key IN (SELECT key FROM wanted)"
-        )
-        connection.unregister("incoming")
+    """Make view `answers` of all answers so far, numbered from the earliest as `arrival`."""
+    path = scratch / "answers.parquet"
+    write_table(path, batches, ANSWERS)
+    connection.read_parquet(str(path), file_row_number=True).create_view("journaled")
+    connection.execute(
+        "CREATE VIEW answers AS "
+        "SELECT * EXCLUDE (file_row_number), file_row_number AS arrival FROM journaled"
+    )
 
 
-REUSABLE = """
-SELECT w.key, w.max_tokens, a.* EXCLUDE (key, max_tokens, arrival)
-FROM wanted w JOIN answers a ON w.key = a.key
+CHOSEN = """
+CREATE TABLE chosen AS
+SELECT w.key, w.max_tokens, a.arrival
+FROM (SELECT DISTINCT key, max_tokens FROM requests) w JOIN answers a ON w.key = a.key
 WHERE a.max_tokens = w.max_tokens
    OR (a.error_type IS NULL AND len(a.token_ids) <= w.max_tokens
        AND (a.finish_reason = 'stop' OR len(a.token_ids) < a.max_tokens))
@@ -100,7 +97,6 @@ QUALIFY row_number() OVER (
     PARTITION BY w.key, w.max_tokens
     ORDER BY a.max_tokens != w.max_tokens, a.max_tokens, a.arrival
 ) = 1
-ORDER BY w.key, w.max_tokens
 """
 """An answer serves another limit if it stopped by itself within it, or at the end of the context.
 
@@ -108,62 +104,108 @@ Of several answers to one request the same limit comes first, then the earliest:
 was merged once is merged again.
 """
 
+REUSED = """
+SELECT c.key, c.max_tokens, a.* EXCLUDE (key, max_tokens, arrival)
+FROM chosen c JOIN answers a USING (arrival)
+ORDER BY c.key, c.max_tokens
+"""
+
 
 def write_reused(connection: duckdb.DuckDBPyConnection, path: Path) -> int:
-    """Write the answers that need no engine; subtract them from `wanted`; return their number."""
-    connection.execute(f"CREATE TABLE reused AS {REUSABLE}")
-    ordered = connection.sql("SELECT * FROM reused ORDER BY key, max_tokens")
-    count = write_table(path, ordered.to_arrow_reader(RECORD_ROWS), ANSWERS)
-    connection.execute(
-        "DELETE FROM wanted WHERE (key, max_tokens) IN (SELECT (key, max_tokens) FROM reused)"
-    )
-    return count
+    """Write the answers that need no engine, remember them as `chosen`; return their number."""
+    connection.execute(CHOSEN)
+    return write_table(path, connection.sql(REUSED).to_arrow_reader(STREAM_ROWS), ANSWERS)
+
+
+OPEN = "requests ANTI JOIN chosen USING (key, max_tokens)"
+
+# Twice the same hash only moves a cut by one request.
+EXPECTED = f"""
+SELECT coalesce(sum(expected_tokens), 0)
+FROM (SELECT DISTINCT hash(key, max_tokens), expected_tokens FROM {OPEN})
+"""
+
+ORDERED = f"SELECT * FROM {OPEN} ORDER BY prompt, key, max_tokens"
+"""Requests that share the beginning of a prompt meet, and doubles are neighbours."""
 
 
 def write_shards(
-    connection: duckdb.DuckDBPyConnection, folder: Path, shards: int
+    connection: duckdb.DuckDBPyConnection,
+    folder: Path,
+    shards: int,
+    samplings: Sequence[SamplingText],
 ) -> list[ShardCount]:
-    """Cut the open requests into `shards` files of equal expected tokens, neighbours together."""
+    """Cut the open requests into `shards` files of equal expected tokens, neighbours together.
+
+    `samplings` are the texts of all samplings of the batch, by number.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    connection.execute(
-        "CREATE TABLE placed AS SELECT line, expected_tokens, "
-        "row_number() OVER ordered AS position, "
-        "sum(expected_tokens) OVER ordered AS until "
-        "FROM wanted WINDOW ordered AS (ORDER BY prefix, key, max_tokens "
-        "ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)"
-    )
-    total = int(first_row(connection, "SELECT coalesce(sum(expected_tokens), 0) FROM placed")[0])
+    total = int(first_row(connection, EXPECTED)[0])
+    ordered = _Requests(connection.sql(ORDERED).to_arrow_reader(STREAM_ROWS))
     counts = []
     for shard in range(shards):
-        low, high = total * shard // shards, total * (shard + 1) // shards
-        query = connection.execute(
-            "SELECT line, expected_tokens FROM placed "
-            "WHERE until - expected_tokens >= ? AND until - expected_tokens < ? ORDER BY position",
-            [low, high],
-        )
-        counts.append(_write_shard(query, folder / f"{shard}.jsonl"))
+        until = total * (shard + 1) // shards if shard + 1 < shards else None
+        with atomic_path(folder / f"{shard}.jsonl") as path, path.open("wb") as stream:
+            counts.append(_write_shard(ordered, until, stream, samplings))
     return counts
 
 
-def _write_shard(query: duckdb.DuckDBPyConnection, path: Path) -> ShardCount:
-    requests = expected = 0
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
-        while rows := query.fetchmany(RECORD_ROWS):
-            stream.write("".join(f"{line}\n" for line, _ in rows))
-            requests += len(rows)
-            expected += sum(tokens for _, tokens in rows)
-    return ShardCount(requests, expected)
+def _write_shard(
+    requests: _Requests, until: int | None, stream: BinaryIO, samplings: Sequence[SamplingText]
+) -> ShardCount:
+    count = expected = 0
+    for batch in requests.before(until):
+        stream.write(_text(request_lines(batch, samplings)))
+        count += batch.num_rows
+        expected += pc.sum(batch.column("expected_tokens")).as_py() or 0
+    return ShardCount(count, expected)
 
 
-def write_table(path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> int:
-    """Write record batches as Parquet, atomically and with the same bytes each time."""
-    rows = 0
-    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, **PARQUET) as writer:
-        for batch in batches:
-            writer.write_batch(batch.cast(schema), row_group_size=RECORD_ROWS)
-            rows += batch.num_rows
-    return rows
+def _text(lines: pa.StringArray) -> memoryview:
+    """Return the bytes of all lines: in Arrow's memory they follow each other already."""
+    _, offsets, data = lines.buffers()
+    ends = np.frombuffer(offsets, dtype=np.int32)
+    if data is None:
+        return memoryview(b"")
+    return memoryview(data)[ends[lines.offset] : ends[lines.offset + len(lines)]]
 
 
-PARQUET = {"compression": "zstd", "compression_level": 3}
+class _Requests:
+    """A stream of sorted requests, each once, that is cut by the sum of their expected tokens."""
 
+    def __init__(self, batches: Iterable[pa.RecordBatch]) -> None:
+        self._batches = _distinct(batches)
+        self._rest: pa.RecordBatch | None = None
+        self._sum = 0
+
+    def before(self, until: int | None) -> Iterator[pa.RecordBatch]:
+        """Yield the next requests that begin below `until` expected tokens, all for None."""
+        while (batch := self._rest or next(self._batches, None)) is not None:
+            expected = batch.column("expected_tokens").to_numpy()
+            ends = self._sum + np.cumsum(expected)
+            count = len(ends)
+            if until is not None:
+                count = int(np.searchsorted(ends - expected, until))
+            self._rest = batch.slice(count) if count < len(ends) else None
+            if count:
+                self._sum = int(ends[count - 1])
+                yield batch.slice(0, count)
+            if self._rest is not None:
+                return
+
+
+def _distinct(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Drop requests that are equal to the one before."""
+    last: tuple[Any, Any] | None = None
+    for batch in batches:
+        keys, limits = batch.column("key"), batch.column("max_tokens")
+        if not batch.num_rows:
+            continue
+        same = pc.and_(
+            pc.equal(keys.slice(1), keys.slice(0, len(keys) - 1)),
+            pc.equal(limits.slice(1), limits.slice(0, len(keys) - 1)),
+        ).to_numpy(zero_copy_only=False)
+        first = (keys[0].as_py(), limits[0].as_py())
+        keep = np.r_[first != last, ~same]
+        last = (keys[-1].as_py(), limits[-1].as_py())
+        yield batch if keep.all() else batch.filter(pa.array(keep))

@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
-from scripts.llm_batch.ledger import PromptRow, Requester, RowNumbering, chunks
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scripts.llm_batch.ledger import (
+    NumberedRows,
+    Requester,
+    RowNumbering,
+    identities,
+    number_rows,
+    render_rows,
+    request_lines,
+)
 from scripts.llm_batch.prompts import Rendered
 from scripts.llm_batch.requests import sampling_key
 
@@ -17,18 +31,42 @@ def text(content: str, name: str | None = None) -> Rendered:
     return Rendered({"text": content}, content, name, '"ref"', None)
 
 
-def numbered(*rendered: Rendered) -> list[PromptRow]:
+def numbered(*rendered: Rendered, block: int = 100) -> NumberedRows:
+    """Return rows as they are numbered in blocks of `block` rows."""
     numbering = RowNumbering()
-    return [numbering.number(line, row) for line, row in enumerate(rendered, start=1)]
+    blocks = []
+    for start in range(0, len(rendered), block):
+        part = rendered[start : start + block]
+        rows = render_rows(range(start + 1, start + 1 + len(part)), part)
+        blocks.append(number_rows(rows, numbering.number(identities(rows, named=True))))
+    return join(blocks)
+
+
+def join(blocks: Iterable[NumberedRows]) -> NumberedRows:
+    tables: list[pa.RecordBatch] = []
+    digests: list[str] = []
+    occurrences: list[int] = []
+    for rows in blocks:
+        tables.append(rows.table)
+        digests += rows.digests
+        occurrences += rows.occurrences
+    (table,) = pa.Table.from_batches(tables).combine_chunks().to_batches()
+    return NumberedRows(table, digests, occurrences)
+
+
+def names(rows: NumberedRows) -> list[str]:
+    listed: list[str] = rows.table.column("row").to_pylist()
+    return listed
 
 
 def expand(
-    rows: list[PromptRow], sampling: dict[str, Any], on_too_long: str = "error"
+    rows: NumberedRows, sampling: dict[str, Any], on_too_long: str = "error"
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return ledger rows and the requests as the worker reads them."""
-    expanded = Requester(sampling_key(sampling), on_too_long).expand(rows)
-    requests = [json.loads(row["line"]) for row in expanded.requests.to_pylist()]
-    return expanded.ledger.to_pylist(), requests
+    requester = Requester(sampling_key(sampling), on_too_long)
+    expanded = requester.expand(rows)
+    lines = request_lines(expanded.requests, [requester.text]).to_pylist()
+    return expanded.ledger.to_pylist(), [json.loads(line) for line in lines]
 
 
 def test_a_request_holds_the_prompt_and_the_sampling_as_configured() -> None:
@@ -96,10 +134,48 @@ def test_a_row_in_error_has_entries_but_no_requests() -> None:
 
 def test_a_repeated_id_gets_its_line_number() -> None:
     rows = numbered(text("a", "x"), text("b", "x"), text("c"), text("d", "x"))
-    assert [row.row for row in rows] == ["x", "x#2", "3", "x#4"]
+    assert names(rows) == ["x", "x#2", "3", "x#4"]
 
 
-def test_chunks_keep_every_row_in_order() -> None:
-    rows = numbered(*(text(str(number)) for number in range(7)))
-    assert [len(chunk) for chunk in chunks(iter(rows), 3)] == [3, 3, 1]
-    assert [row for chunk in chunks(iter(rows), 3) for row in chunk] == rows
+def test_a_new_name_is_never_the_id_of_another_row() -> None:
+    rows = numbered(*(text("a", name) for name in ("x#3", "x", "x", "x#3", "x#3#3")))
+    assert names(rows) == ["x#3", "x", "x#3#3", "x#3#4", "x#3#3#5"]
+
+
+@given(
+    rows=st.lists(
+        st.tuples(st.sampled_from("abc"), st.sampled_from([None, "x", "y", "x#2", "3", "x#2#5"])),
+        min_size=1,
+        max_size=12,
+    ),
+    block=st.integers(1, 12),
+)
+def test_blocks_of_any_size_give_the_same_rows(
+    rows: list[tuple[str, str | None]], block: int
+) -> None:
+    broken = Rendered(None, "", None, None, None, "prompt_empty", "the prompt is empty")
+    rendered = [broken if word == "c" else text(word, name) for word, name in rows]
+    together, apart = numbered(*rendered), numbered(*rendered, block=block)
+    assert apart.table.equals(together.table)
+    assert (apart.digests, apart.occurrences) == (together.digests, together.occurrences)
+    assert len(set(names(together))) == len(rows)
+
+
+@pytest.mark.parametrize("block", [1, 3, 100])
+def test_rows_beyond_the_limit_do_not_count(block: int) -> None:
+    numbering = RowNumbering(limit=4)
+    kept: list[int] = []
+    for start in range(0, 7, block):
+        part = [text("a") for _ in range(start, min(start + block, 7))]
+        rows = render_rows(range(start, start + len(part)), part)
+        kept += number_rows(rows, numbering.number(identities(rows, named=False))).occurrences
+        assert numbering.full == (len(kept) == 4)
+    assert kept == [0, 1, 2, 3]
+
+
+def test_parts_keep_every_row_in_order() -> None:
+    rows = numbered(*(text(str(number), str(number)) for number in range(7)))
+    parts = list(rows.parts(3))
+    assert [len(part.digests) for part in parts] == [3, 3, 1]
+    assert join(parts).table.equals(rows.table)
+    assert join(parts).digests == rows.digests

@@ -13,13 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from scripts.llm_batch.answers import answer_row, read_journals
-from scripts.llm_batch.ledger import REQUESTS
+from scripts.llm_batch.ledger import REQUESTS, SamplingText
 from scripts.llm_batch.sharding import (
-    create_table,
+    ShardCount,
     database,
-    insert,
     load_answers,
-    unite_requests,
+    load_requests,
     write_reused,
     write_shards,
 )
@@ -34,21 +33,44 @@ def connection(tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         yield opened
 
 
-def want(connection: duckdb.DuckDBPyConnection, *requests: Request, tokens: int = 10) -> None:
-    """Ask for (key, max_tokens) requests."""
-    create_table(connection, "requests", REQUESTS)
+def want(
+    connection: duckdb.DuckDBPyConnection, folder: Path, *requests: Request, tokens: int = 10
+) -> None:
+    """Ask for (key, max_tokens) requests, from two files."""
     rows = [
         {
             "key": key,
             "max_tokens": limit,
-            "prefix": key,
+            "prompt": f'{{"text":"{key}"}}',
+            "sampling": 0,
+            "seed": None,
             "expected_tokens": tokens,
-            "line": json.dumps({"key": key, "max_tokens": limit}),
         }
         for key, limit in requests
     ]
-    insert(connection, "requests", pa.RecordBatch.from_pylist(rows, schema=REQUESTS))
-    unite_requests(connection)
+    write_requests(connection, folder, rows[::2], rows[1::2])
+
+
+def write_requests(
+    connection: duckdb.DuckDBPyConnection, folder: Path, *files: list[dict[str, Any]]
+) -> None:
+    paths = []
+    for number, rows in enumerate(files):
+        paths.append(folder / f"{number}.requests.parquet")
+        pq.write_table(pa.Table.from_pylist(rows, schema=REQUESTS), paths[-1])
+    load_requests(connection, paths)
+
+
+def cut(
+    connection: duckdb.DuckDBPyConnection, folder: Path, shards: int
+) -> tuple[list[ShardCount], list[list[dict[str, Any]]]]:
+    """Return the counts of shards, and the requests of each."""
+    text = SamplingText(',"sampling":{"temperature":0', '},"expected_tokens":')
+    counts = write_shards(connection, folder / "requests", shards, [text])
+    files = [folder / f"requests/{shard}.jsonl" for shard in range(shards)]
+    requests = [[json.loads(line) for line in file.read_text().splitlines()] for file in files]
+    assert [count.requests for count in counts] == [len(lines) for lines in requests]
+    return counts, requests
 
 
 def answer(key: str, limit: int, length: int, finish: str | None, **more: Any) -> dict[str, Any]:
@@ -67,7 +89,7 @@ def reused(
 ) -> dict[Request, str]:
     """Return which request is served by which answer's text."""
     rows = [answer_row(item) for item in answers]
-    load_answers(connection, [pa.RecordBatch.from_pylist(rows, schema=ANSWERS)])
+    load_answers(connection, [pa.RecordBatch.from_pylist(rows, schema=ANSWERS)], path.parent)
     count = write_reused(connection, path)
     table = pq.read_table(path).to_pylist()
     assert count == len(table)
@@ -110,16 +132,16 @@ def test_an_answer_serves_a_limit_that_would_not_change_it(
     old: dict[str, Any],
     serves: bool,
 ) -> None:
-    want(connection, ("a", limit))
+    want(connection, tmp_path, ("a", limit))
     assert bool(reused(connection, tmp_path / "reused.parquet", old)) is serves
-    open_requests = write_shards(connection, tmp_path / "requests", 1)[0].requests
+    open_requests = cut(connection, tmp_path, 1)[0][0].requests
     assert open_requests == (0 if serves else 1)
 
 
 def test_of_two_answers_the_same_limit_wins_then_the_earliest(
     connection: duckdb.DuckDBPyConnection, tmp_path: Path
 ) -> None:
-    want(connection, ("a", 16))
+    want(connection, tmp_path, ("a", 16))
     first = answer("a", 16, 3, "stop", text="first")
     chosen = reused(
         connection,
@@ -134,10 +156,10 @@ def test_of_two_answers_the_same_limit_wins_then_the_earliest(
 def test_a_request_of_two_runs_is_asked_once(
     connection: duckdb.DuckDBPyConnection, tmp_path: Path
 ) -> None:
-    want(connection, ("a", 16), ("a", 16), ("a", 32))
-    load_answers(connection, [])
+    want(connection, tmp_path, ("a", 16), ("a", 16), ("a", 32))
+    load_answers(connection, [], tmp_path)
     write_reused(connection, tmp_path / "reused.parquet")
-    assert write_shards(connection, tmp_path / "requests", 1)[0].requests == 2
+    assert cut(connection, tmp_path, 1)[0][0].requests == 2
 
 
 @pytest.mark.parametrize("shards", [1, 2, 3, 7, 50])
@@ -145,38 +167,31 @@ def test_every_request_is_in_exactly_one_shard(
     connection: duckdb.DuckDBPyConnection, tmp_path: Path, shards: int
 ) -> None:
     keys = [f"k{number:03}" for number in range(40)]
-    want(connection, *((key, 16) for key in keys))
-    load_answers(connection, [])
+    want(connection, tmp_path, *((key, 16) for key in keys))
+    load_answers(connection, [], tmp_path)
     write_reused(connection, tmp_path / "reused.parquet")
-    counts = write_shards(connection, tmp_path / "requests", shards)
-    lines = [
-        json.loads(line)["key"]
-        for shard in range(shards)
-        for line in (tmp_path / f"requests/{shard}.jsonl").read_text().splitlines()
-    ]
-    assert lines == keys
+    counts, requests = cut(connection, tmp_path, shards)
+    assert [request["key"] for shard in requests for request in shard] == keys
     assert max(c.expected_tokens for c in counts) <= 400 // shards + 10
 
 
 def test_shards_are_balanced_by_expected_tokens(
     connection: duckdb.DuckDBPyConnection, tmp_path: Path
 ) -> None:
-    create_table(connection, "requests", REQUESTS)
     rows = [
         {
             "key": f"k{number:03}",
             "max_tokens": 16,
-            "prefix": f"{number:03}",
+            "prompt": f'"{number:03}"',
+            "sampling": 0,
             "expected_tokens": 1000 if number < 10 else 10,
-            "line": "{}",
         }
         for number in range(500)
     ]
-    insert(connection, "requests", pa.RecordBatch.from_pylist(rows, schema=REQUESTS))
-    unite_requests(connection)
-    load_answers(connection, [])
+    write_requests(connection, tmp_path, rows)
+    load_answers(connection, [], tmp_path)
     write_reused(connection, tmp_path / "reused.parquet")
-    counts = write_shards(connection, tmp_path / "requests", 2)
+    counts, _ = cut(connection, tmp_path, 2)
     total = sum(count.expected_tokens for count in counts)
     assert max(count.expected_tokens for count in counts) - total / 2 <= 1000
     assert counts[0].requests < counts[1].requests / 10

@@ -1,0 +1,220 @@
+"""A prompts file becomes ledgers and requests, block by block, in as many processes as there are.
+
+Only one thing about a row depends on the rows before it: which ids and prompts came already. So a
+process renders a block, tells this one what its rows are, is told which of them are repeated, and
+writes the block's tables into a scratch folder. The result is the same with any number of
+processes and blocks of any size.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from scripts.llm_batch.config.records import Prompts
+from scripts.llm_batch.errors import WorkflowError
+from scripts.llm_batch.ledger import (
+    REQUESTS,
+    Identities,
+    Numbers,
+    RenderedRows,
+    Requester,
+    RowNumbering,
+    identities,
+    number_rows,
+    render_rows,
+)
+from scripts.llm_batch.prompts import Renderer
+from scripts.llm_batch.rows import BLOCK_BYTES, Block, parse_block, read_blocks
+from scripts.llm_batch.tables import LEDGER
+
+PART_REQUESTS = 50_000
+"""Requests made at a time; a row may have thousands of samples."""
+
+PROCESS_BYTES = 8 * BLOCK_BYTES
+"""Each process takes half a second to start: less than what so much data takes to be rendered."""
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """One prompts section and what asks it: a requester for each run, by the run's address.
+
+    `scratch` is a folder for this section alone.
+    """
+
+    prompts: Prompts
+    requesters: Mapping[str, Requester]
+    scratch: Path
+
+    def ledger(self, block: int, run: str) -> Path:
+        """Return where the ledger rows of a block lie, as an Arrow stream."""
+        return self.scratch / f"{block}.{run}.ledger"
+
+    def requests(self, block: int) -> Path:
+        """Return where the requests of a block lie, of all runs together."""
+        return self.scratch / f"{block}.requests.parquet"
+
+
+class BlockExpander:
+    """Renders blocks, and expands each as soon as its rows are numbered."""
+
+    def __init__(self, expansion: Expansion) -> None:
+        self._expansion = expansion
+        self._renderer = Renderer(expansion.prompts)
+        self._rows: RenderedRows | None = None
+
+    def render(self, block: Block) -> Identities:
+        """Render a block, keep it, and return what numbers its rows."""
+        lines, rendered = [], []
+        for row in parse_block(block):
+            lines.append(row.line)
+            rendered.append(self._renderer.render(row))
+        self._rows = render_rows(lines, rendered)
+        return identities(self._rows, named=self._expansion.prompts.id is not None)
+
+    def expand(self, block: int, numbers: Numbers) -> None:
+        """Write the ledgers and requests of the block that was rendered last."""
+        if self._rows is None:
+            raise RuntimeError("expand() comes after render()")
+        rows, self._rows = number_rows(self._rows, numbers), None
+        requests = self._expansion.requests(block)
+        settings = {"compression": "lz4", "use_dictionary": False, "write_statistics": False}
+        with pq.ParquetWriter(requests, REQUESTS, **settings) as writer:
+            for run, requester in self._expansion.requesters.items():
+                ledger = self._expansion.ledger(block, run)
+                with (
+                    pa.OSFile(str(ledger), "wb") as file,
+                    pa.ipc.new_stream(file, LEDGER) as stream,
+                ):
+                    for part in rows.parts(max(1, PART_REQUESTS // requester.samples)):
+                        expanded = requester.expand(part)
+                        stream.write_batch(expanded.ledger)
+                        writer.write_batch(expanded.requests)
+
+
+def expand_file(
+    expansion: Expansion, processes: int, block_bytes: int = BLOCK_BYTES
+) -> Iterator[int]:
+    """Expand a prompts file and yield the numbers of its blocks, in order, as they are written.
+
+    Raises `WorkflowError` if the file cannot be read or a process dies.
+    """
+    path = Path(expansion.prompts.path)
+    expansion.scratch.mkdir(parents=True)
+    blocks = enumerate(read_blocks(path, block_bytes))
+    numbering = RowNumbering(expansion.prompts.limit)
+    if processes > 1:
+        yield from _expand_together(expansion, blocks, numbering, processes)
+        return
+    expander = BlockExpander(expansion)
+    for number, block in blocks:
+        expander.expand(number, numbering.number(expander.render(block)))
+        yield number
+        if numbering.full:
+            return
+
+
+def useful_processes(path: Path, threads: int) -> int:
+    """Return how many of `threads` processes are worth their start for the file at `path`."""
+    return max(1, min(threads, path.stat().st_size // PROCESS_BYTES + 1))
+
+
+def available_threads() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _expand_together(
+    expansion: Expansion, blocks: Iterator[tuple[int, Block]], numbering: RowNumbering, count: int
+) -> Iterator[int]:
+    """Expand blocks in `count` processes; whichever is free takes the next."""
+    with _workers(expansion, count) as workers:
+        rendering: dict[Connection, int] = {}
+        rendered: dict[int, tuple[Connection, Identities]] = {}
+        written: set[int] = set()
+        next_numbered = next_written = 0
+
+        def feed(worker: Connection) -> None:
+            rendering.pop(worker, None)
+            item = None if numbering.full else next(blocks, None)
+            if item is not None:
+                worker.send(item)
+                rendering[worker] = item[0]
+
+        for worker in workers:
+            feed(worker)
+        while rendering:
+            for ready in wait(list(rendering)):
+                worker = next(worker for worker in rendering if worker is ready)
+                message, block = _receive(worker), rendering[worker]
+                if isinstance(message, Identities):
+                    rendered[block] = worker, message
+                else:
+                    written.add(block)
+                    feed(worker)
+            while next_numbered in rendered:
+                worker, message = rendered.pop(next_numbered)
+                worker.send(numbering.number(message))
+                next_numbered += 1
+            while next_written in written:
+                written.remove(next_written)
+                yield next_written
+                next_written += 1
+
+
+@contextmanager
+def _workers(expansion: Expansion, count: int) -> Iterator[list[Connection]]:
+    # Not forked: a process with threads, as DuckDB's and Arrow's, cannot be forked safely.
+    context = multiprocessing.get_context("spawn")
+    with ExitStack() as stack:
+        workers = []
+        for _ in range(count):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_work, args=(theirs, expansion), daemon=True)
+            process.start()
+            stack.callback(process.join)
+            stack.callback(process.terminate)
+            stack.callback(ours.close)
+            theirs.close()
+            workers.append(ours)
+        yield workers
+
+
+def _work(connection: Connection, expansion: Expansion) -> None:
+    """Expand the blocks that come through `connection`, until it is closed."""
+    # Ctrl-C goes to all processes of a terminal; the first of them ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    expander = BlockExpander(expansion)
+    while True:
+        try:
+            number, block = connection.recv()
+            connection.send(expander.render(block))
+            expander.expand(number, connection.recv())
+            connection.send(None)
+        except EOFError:
+            return
+        except Exception as error:
+            connection.send(error)
+
+
+def _receive(worker: Connection) -> Any:
+    try:
+        message = worker.recv()
+    except (EOFError, ConnectionResetError):
+        raise WorkflowError(
+            "a process that renders prompts was killed, perhaps for want of memory; "
+            "run again with fewer --threads"
+        ) from None
+    if isinstance(message, Exception):
+        raise message
+    return message
