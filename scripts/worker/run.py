@@ -24,7 +24,7 @@ EXIT_REFUSED = 3
 EXIT_JOURNAL = 74
 EXIT_STOPPED = 143
 
-FACTS_INTERVAL_S = 10.0
+FACTS_INTERVAL_S = 2.0
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +160,11 @@ def main(argv: list[str], started: float) -> None:
     parser.add_argument("--settings", required=True, help="JSON file, see settings.Settings")
     settings = read_settings(parser.parse_args(argv).settings)
     children_die_with_us()
-    code = answer_all(settings, started)
+    code = EXIT_FAILED
+    try:
+        code = answer_all(settings, started)
+    except BaseException:
+        traceback.print_exc()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -161,7 +161,10 @@ class VllmEngine:
             if output.request_id.startswith(PROBE):
                 finished.append(self._judge(output))
                 continue
-            prepared = self._running.pop(output.request_id)
+            prepared = self._running.pop(output.request_id, None)
+            if prepared is None:
+                # What is left of a request that vLLM refused half-way.
+                continue
             item = finished_request(output.request_id, output, prepared.prompt)
             if item.error is None and looks_corrupted(item):
                 self._probe(item, prepared)

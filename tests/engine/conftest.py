@@ -80,10 +80,11 @@ class Workspace:
         lines = [json.dumps(request, separators=(",", ":")) + "\n" for request in requests]
         self.requests.write_text("".join(lines), encoding="utf-8")
 
-    def command(self, *extra: str) -> list[str]:
-        """Return the command line of `generate`."""
+    def command(self, *extra: str, program: Path | None = None) -> list[str]:
+        """Return the command line of `generate`, or of a program that calls it."""
         return [
-            *(sys.executable, "-m", "scripts.generate"),
+            sys.executable,
+            *(("-m", "scripts.generate") if program is None else (str(program),)),
             *("--requests", str(self.requests)),
             *("--journals", str(self.journals)),
             *("--journal-name", self.name),
@@ -96,10 +97,12 @@ class Workspace:
             *extra,
         ]
 
-    def start(self, *extra: str, **options: Any) -> subprocess.Popen[str]:
+    def start(
+        self, *extra: str, program: Path | None = None, **options: Any
+    ) -> subprocess.Popen[str]:
         """Start `generate`."""
         process = subprocess.Popen(
-            self.command(*extra),
+            self.command(*extra, program=program),
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,

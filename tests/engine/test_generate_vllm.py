@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.engine.conftest import Workspace, alive, kill_and_wait, make_request
+from tests.engine.conftest import Workspace, alive, kill_and_wait, make_request, wait_for
 from tests.engine.real import bare_answers, broken_model, real_workspace
 
 pytestmark = pytest.mark.engine
@@ -209,3 +209,32 @@ def test_sigterm_stops_a_real_engine_in_five_seconds(tmp_path: Path) -> None:
     assert process.wait(timeout=5) == 143
     assert not alive(worker.pid)
     assert workspace.exits() == ["interrupted"]
+
+
+@pytest.mark.slow
+def test_engine_processes_die_with_a_killed_driver(tmp_path: Path) -> None:
+    """As on a GPU the engine runs in processes of its own, which vLLM leaves behind when killed.
+
+    The supervisor is killed too: the kernel alone must end the worker and all it started.
+    """
+    launcher = tmp_path / "several_processes.py"
+    launcher.write_text(
+        "import runpy\n"
+        "import scripts.llm_batch.generate.attempt as attempt\n"
+        "import scripts.llm_batch.generate.settings as settings\n"
+        "alone = settings.switches\n"
+        "several = {'VLLM_ENABLE_V1_MULTIPROCESSING': '1'}\n"
+        "settings.switches = attempt.switches = lambda spec: {**alone(spec), **several}\n"
+        "runpy.run_module('scripts.generate', run_name='__main__', alter_sys=True)\n"
+    )
+    workspace = real_workspace(tmp_path, "several")
+    workspace.tuning = {"max_num_seqs": 2}
+    workspace.write([make_request(n, question(n), ignore_eos=True) for n in range(5000)])
+    process = workspace.start(program=launcher)
+    workspace.wait_answers(1)
+    kin = [workspace.worker(process)]
+    kin += kin[0].children(recursive=True)
+    assert len(kin) >= 3
+    process.kill()
+    process.wait()
+    wait_for(lambda: not any(alive(one.pid) for one in kin), 5.0)

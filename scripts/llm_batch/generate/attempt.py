@@ -21,6 +21,7 @@ from scripts.llm_batch.generate.progress import Progress, Watchdog, read_status
 from scripts.llm_batch.generate.requests import Part, Requests, write_parts
 from scripts.llm_batch.generate.settings import (
     EngineSpec,
+    dropped_variables,
     engine_arguments,
     switches,
     worker_environment,
@@ -115,6 +116,8 @@ class Launcher:
         self._environment = {**worker_environment(spec, os.environ), **gpus.environment}
         self._defaults, self._arguments = engine_arguments(spec)
         self._starts = 0
+        if ignored := sorted(name for name in dropped_variables(os.environ) if "VLLM" in name):
+            log.warning("ignored, for they could change answers: %s", ", ".join(ignored))
 
     def new_attempt(self) -> Attempt:
         """Return the files of the next engine start."""

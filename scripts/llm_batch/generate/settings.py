@@ -206,16 +206,22 @@ def cpu_threads(spec: EngineSpec, inherited: Mapping[str, str]) -> dict[str, str
     return {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 
 
+def dropped_variables(inherited: Mapping[str, str]) -> set[str]:
+    """Return the variables that are kept from the worker: they could change an answer unseen."""
+    return {
+        name
+        for name in inherited
+        if name.startswith(("PYTHON", "VLLM_")) and name not in PLACEMENT_VARIABLES
+    }
+
+
 def worker_environment(spec: EngineSpec, inherited: Mapping[str, str]) -> dict[str, str]:
     """Return the worker's environment variables.
 
     Python's own and vLLM's are taken from `inherited` only where they cannot change an answer.
     """
-    kept = {
-        name: value
-        for name, value in inherited.items()
-        if not name.startswith(("PYTHON", "VLLM_")) or name in PLACEMENT_VARIABLES
-    }
+    dropped = dropped_variables(inherited)
+    kept = {name: value for name, value in inherited.items() if name not in dropped}
     kept["PATH"] = os.pathsep.join([str(spec.interpreter.parent), kept.get("PATH", os.defpath)])
     quiet = {
         "HF_HUB_OFFLINE": "1",
