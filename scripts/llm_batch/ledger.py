@@ -110,9 +110,13 @@ class Numbers(NamedTuple):
 class RowNumbering:
     """Gives rows unique names and counts how often the same prompt came before, in file order."""
 
-    def __init__(self, limit: int | None = None) -> None:
-        """`limit` is the number of rows after which all are dropped."""
+    def __init__(self, limit: int | None = None, seeded: bool = True) -> None:
+        """`limit` is the number of rows after which all are dropped.
+
+        Prompts are not counted unless requests are `seeded`: only a seed depends on it.
+        """
         self._left = limit
+        self._seeded = seeded
         self._names = Occurrences()
         self._prompts = Occurrences()
 
@@ -127,21 +131,24 @@ class RowNumbering:
         if self._left is not None:
             kept = min(kept, self._left)
             self._left -= kept
+        occurrences = self._occurrences(block, kept) if self._seeded else {}
+        return Numbers(kept, self._renamed(block, kept), occurrences)
+
+    def _occurrences(self, block: Identities, kept: int) -> dict[int, int]:
         places = np.flatnonzero(block.has_prompt[:kept])
         counts = self._prompts.add(block.digests[:kept][places])
         repeated = np.flatnonzero(counts)
-        occurrences = zip(places[repeated].tolist(), counts[repeated].tolist(), strict=True)
-        return Numbers(kept, self._renamed(block, kept), dict(occurrences))
+        return dict(zip(places[repeated].tolist(), counts[repeated].tolist(), strict=True))
 
     def _renamed(self, block: Identities, kept: int) -> dict[int, str]:
         """Return `<id>#<line>` for the rows whose id an earlier row has."""
-        if block.names is None or not kept:
+        if block.names is None:
             return {}
         hashes = text_hashes(block.names[:kept])
-        if not self._names.any_known(hashes):
-            self._names.add(hashes)
+        if not self._names.add(hashes).any():
             return {}
         # Rare: one after another, because a new name can be the id of a later row.
+        self._names.take_back(hashes)
         renamed = {}
         for place, value in enumerate(hashes.tolist()):
             name = block.names[place]
@@ -228,6 +235,11 @@ class Requester:
     def samples(self) -> int:
         """Completions of one row."""
         return self._sampling.n
+
+    @property
+    def seeded(self) -> bool:
+        """Whether requests have seeds."""
+        return self._sampling.seed is not None
 
     def expand(self, rows: NumberedRows) -> Expanded:
         """Return ledger rows and requests of `rows`; the samples of a row follow each other."""

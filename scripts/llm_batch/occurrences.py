@@ -36,7 +36,7 @@ class Occurrences:
     def __init__(self, slots: int = 1 << 16) -> None:
         """Start with room for `slots` values, a power of two; the table grows by itself."""
         self._hashes: Hashes = np.zeros(slots, dtype=np.uint64)
-        # 0 in an empty slot, else one more than how often the value came.
+        # 0 in a free slot, else one more than how often the value came.
         self._counts: NDArray[np.uint32] = np.zeros(slots, dtype=np.uint32)
         self._used = 0
 
@@ -57,18 +57,10 @@ class Occurrences:
         result[order] = np.repeat(before, times) + rank
         return result
 
-    def any_known(self, hashes: Hashes) -> bool:
-        """Tell whether any value came before, or is here twice; nothing is counted."""
-        ordered = np.sort(hashes)
-        if bool((ordered[1:] == ordered[:-1]).any()):
-            return True
-        at, left = self._home(ordered), ordered
-        while left.size:
-            taken = self._counts[at] > 0
-            if bool((taken & (self._hashes[at] == left)).any()):
-                return True
-            at, left = self._next(at[taken]), left[taken]
-        return False
+    def take_back(self, hashes: Hashes) -> None:
+        """Undo the last `add`."""
+        distinct, times = np.unique(hashes, return_counts=True)
+        self._counts[self._claim(distinct)] -= times.astype(np.uint32)
 
     def add_one(self, value: int) -> bool:
         """Count one value; tell whether it came before."""
@@ -76,13 +68,12 @@ class Occurrences:
         slot = value >> self._shift
         while self._counts[slot] and self._hashes[slot] != value:
             slot = (slot + 1) & (len(self._counts) - 1)
-        known = bool(self._counts[slot])
-        if not known:
+        if not self._counts[slot]:
             self._hashes[slot] = value
             self._counts[slot] = 1
             self._used += 1
         self._counts[slot] += 1
-        return known
+        return bool(self._counts[slot] > 2)
 
     def _claim(self, distinct: Hashes) -> NDArray[np.int64]:
         """Return the slot of each value; one that is new gets a free slot."""
