@@ -32,6 +32,7 @@ from scripts.llm_batch.generate.results import Totals, write_completions
 from scripts.llm_batch.generate.settings import EngineSpec
 from scripts.llm_batch.generate.state import ShardFolder
 from scripts.llm_batch.generate.supervisor import Supervisor
+from scripts.llm_batch.retries import read_marks
 
 log = logging.getLogger(__name__)
 
@@ -52,9 +53,6 @@ def build_parser() -> argparse.ArgumentParser:
         "--determinism",
         choices=("fast", "strict"),
         help="taken from the engine's identity if left out",
-    )
-    parser.add_argument(
-        "--retry-errors", action="store_true", help="ask again what ended with an error before"
     )
     parser.add_argument("--completions", required=True, type=Path, help="Parquet to write")
     parser.add_argument("--facts", required=True, type=Path, help="JSON to write")
@@ -87,9 +85,9 @@ def generate(arguments: argparse.Namespace, stop: StopFlag) -> None:
     arguments.journals.mkdir(parents=True, exist_ok=True)
     with ShardFolder(arguments.journals, arguments.journal_name) as folder:
         requests = Requests(arguments.requests)
-        index = AnswerIndex(requests, accept_errors=not arguments.retry_errors)
-        for journal in find_journals(arguments.journals):
-            index.add(journal)
+        index = AnswerIndex(requests)
+        for journal, void in read_marks(find_journals(arguments.journals)).items():
+            index.add(journal, void)
             stop.check()
         recovered = index.count()
         earlier = earlier_records(folder, arguments.journals)

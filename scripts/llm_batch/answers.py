@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
+from scripts.llm_batch.retries import read_marks
 from scripts.llm_batch.tables import ANSWERS
 
 log = logging.getLogger(__name__)
@@ -30,12 +31,16 @@ def read_journals(paths: Iterable[Path]) -> Iterator[pa.RecordBatch]:
     """Yield the answers of `paths` as record batches of the ANSWERS schema, in file order.
 
     A torn last line, left by a killed worker, is dropped; a broken line within a file is reported
-    and dropped too: its request is open again, so nothing wrong can come of it.
+    and dropped too: its request is open again, so nothing wrong can come of it. Errors that are
+    to be asked again are left out, see `retries`.
     """
     rows: list[dict[str, Any]] = []
-    for path in paths:
+    for path, void in read_marks(paths).items():
         for answer in read_journal(path):
-            rows.append(answer_row(answer))
+            row = answer_row(answer)
+            if row["error_type"] in void:
+                continue
+            rows.append(row)
             if len(rows) >= CHUNK_ROWS:
                 yield pa.RecordBatch.from_pylist(rows, schema=ANSWERS)
                 rows = []

@@ -92,16 +92,19 @@ SELECT w.key, w.max_tokens, a.arrival
 FROM (SELECT DISTINCT key, max_tokens FROM requests) w JOIN answers a ON w.key = a.key
 WHERE a.max_tokens = w.max_tokens
    OR (a.error_type IS NULL AND len(a.token_ids) <= w.max_tokens
-       AND (a.finish_reason = 'stop' OR len(a.token_ids) < a.max_tokens))
+       AND (a.finish_reason = 'stop' OR len(a.token_ids) < a.max_tokens)
+       AND coalesce(a.truncated_prompt_tokens, 0) = 0)
 QUALIFY row_number() OVER (
     PARTITION BY w.key, w.max_tokens
-    ORDER BY a.max_tokens != w.max_tokens, a.max_tokens, a.arrival
+    ORDER BY a.error_type IS NOT NULL, a.max_tokens != w.max_tokens, a.arrival
 ) = 1
 """
-"""An answer serves another limit if it stopped by itself within it, or at the end of the context.
+"""The rule of `generate.journal.AnswerIndex`, for all requests of a batch at a time.
 
-Of several answers to one request the same limit comes first, then the earliest: an answer that
-was merged once is merged again.
+An answer serves another limit if it stopped by itself within it, or at the end of the context;
+unless the prompt was cut, which leaves room for `max_tokens`. Of several answers to one request
+one without an error comes first, then the same limit, then the earliest: an answer that was merged
+once is merged again.
 """
 
 REUSED = """

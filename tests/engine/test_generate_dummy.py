@@ -18,6 +18,7 @@ import pytest
 
 from scripts.llm_batch.errors import WorkflowError
 from scripts.llm_batch.generate import state
+from scripts.llm_batch.retries import RETRYABLE, write_marks
 from tests.engine.conftest import (
     ROOT,
     Workspace,
@@ -174,14 +175,15 @@ def test_a_poisonous_request_is_quarantined_and_all_others_answered(workspace: W
     assert len(workspace.journaled()) == 100
 
 
-def test_errors_are_kept_unless_asked_again(workspace: Workspace) -> None:
+def test_errors_are_kept_unless_given_up(workspace: Workspace) -> None:
     workspace.engine = dummy(poison="poison")
     workspace.write([make_request(0, {"text": "poison"}), make_request(1)])
     workspace.run()
     assert workspace.facts()["errors"] == {"engine_killed": 1}
     assert "no engine is needed" in workspace.run()
     workspace.engine = dummy()
-    workspace.run("--retry-errors")
+    write_marks(workspace.journals, {p: frozenset(RETRYABLE) for p in workspace.journals.glob("*.jsonl")})
+    workspace.run()
     assert workspace.facts()["errors"] == {}
     assert workspace.facts()["answered"] == 1
 

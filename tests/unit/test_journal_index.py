@@ -128,10 +128,10 @@ def test_an_answer_comes_before_an_error_and_the_first_before_the_second(tmp_pat
 
 def test_old_errors_can_be_asked_again(tmp_path: Path) -> None:
     path = write(tmp_path / "a", [failure(1), answer(2)])
-    index = AnswerIndex(requests(tmp_path, (1, 16), (2, 16)), accept_errors=False)
-    index.add(path)
+    index = AnswerIndex(requests(tmp_path, (1, 16), (2, 16)))
+    index.add(path, frozenset({"engine_killed"}))
     assert index.open_positions() == [0]
-    index.add(path, accept_errors=True)
+    index.add(path, frozenset({"output_corrupted"}))
     assert index.open_positions() == []
 
 

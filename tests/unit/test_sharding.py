@@ -96,61 +96,15 @@ def reused(
     return {(row["key"], row["max_tokens"]): row["text"] for row in table}
 
 
-@pytest.mark.parametrize(
-    ("limit", "old", "serves"),
-    [
-        (16, answer("a", 16, 16, "length"), True),
-        (16, answer("a", 16, 3, "stop"), True),
-        (32, answer("a", 16, 3, "stop"), True),
-        (32, answer("a", 16, 16, "length"), False),
-        (32, answer("a", 16, 9, "length"), True),
-        (8, answer("a", 16, 3, "stop"), True),
-        (8, answer("a", 16, 9, "stop"), False),
-        (8, answer("a", 16, 16, "length"), False),
-        (16, answer("b", 16, 3, "stop"), False),
-        (16, answer("a", 16, 0, None, error={"type": "prompt_too_long", "message": ""}), True),
-        (32, answer("a", 16, 0, None, error={"type": "prompt_too_long", "message": ""}), False),
-    ],
-    ids=[
-        "same limit, cut",
-        "same limit, ended",
-        "raised limit, ended by itself",
-        "raised limit, was cut",
-        "raised limit, was cut by the context",
-        "lowered limit, shorter",
-        "lowered limit, longer",
-        "lowered limit, was cut",
-        "another request",
-        "an error under the same limit",
-        "an error under another limit",
-    ],
-)
-def test_an_answer_serves_a_limit_that_would_not_change_it(
-    connection: duckdb.DuckDBPyConnection,
-    tmp_path: Path,
-    limit: int,
-    old: dict[str, Any],
-    serves: bool,
-) -> None:
-    want(connection, tmp_path, ("a", limit))
-    assert bool(reused(connection, tmp_path / "reused.parquet", old)) is serves
-    open_requests = cut(connection, tmp_path, 1)[0][0].requests
-    assert open_requests == (0 if serves else 1)
-
-
-def test_of_two_answers_the_same_limit_wins_then_the_earliest(
+def test_a_request_that_is_answered_is_in_no_shard(
     connection: duckdb.DuckDBPyConnection, tmp_path: Path
 ) -> None:
-    want(connection, tmp_path, ("a", 16))
-    first = answer("a", 16, 3, "stop", text="first")
-    chosen = reused(
-        connection,
-        tmp_path / "reused.parquet",
-        answer("a", 8, 3, "stop", text="other limit"),
-        first,
-        answer("a", 16, 3, "stop", text="second"),
-    )
-    assert chosen == {("a", 16): "first"}
+    want(connection, tmp_path, ("a", 16), ("b", 16), ("b", 32))
+    old = [answer("a", 16, 3, "stop"), answer("b", 16, 16, "length")]
+    chosen = reused(connection, tmp_path / "reused.parquet", *old)
+    assert chosen == {("a", 16): "a/16", ("b", 16): "b/16"}
+    ((request,),) = cut(connection, tmp_path, 1)[1]
+    assert (request["key"], request["max_tokens"]) == ("b", 32)
 
 
 def test_a_request_of_two_runs_is_asked_once(

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 import orjson
 
 from scripts.llm_batch.generate.requests import Requests, read_head
+from scripts.llm_batch.retries import NO_ERRORS
 
 log = logging.getLogger(__name__)
 
@@ -28,9 +29,8 @@ _NO_ERROR = b'"error":null}\n'
 class AnswerIndex:
     """Where the answers to `requests` are."""
 
-    def __init__(self, requests: Requests, accept_errors: bool = True) -> None:
+    def __init__(self, requests: Requests) -> None:
         self._requests = requests
-        self._accept_errors = accept_errors
         self._rank = bytearray(len(requests))
         self._file = array("i", bytes(4 * len(requests)))
         self._offset = array("q", bytes(8 * len(requests)))
@@ -52,13 +52,12 @@ class AnswerIndex:
         """Return the positions of the requests without an answer."""
         return [position for position, rank in enumerate(self._rank) if rank == NONE]
 
-    def add(self, journal: Path, accept_errors: bool | None = None) -> int:
+    def add(self, journal: Path, void: frozenset[str] = NO_ERRORS) -> int:
         """Read a journal; return how many requests were answered by it that were not before.
 
-        A torn last line is dropped. A broken line within is reported and dropped: its request
-        stays open, so nothing wrong can come of it.
+        Errors of the types in `void` do not count. A torn last line is dropped. A broken line
+        within is reported and dropped: its request stays open, so nothing wrong can come of it.
         """
-        accept = self._accept_errors if accept_errors is None else accept_errors
         self.journals.append(journal)
         number = len(self.journals) - 1
         before = self.count()
@@ -67,14 +66,14 @@ class AnswerIndex:
             for line in stream:
                 if line.endswith(b"\n"):
                     try:
-                        self._consider(line, number, offset, accept)
+                        self._consider(line, number, offset, void)
                     except (ValueError, KeyError, TypeError):
                         if offset:
                             log.warning("%s: byte %d: broken line; dropped", journal, offset)
                 offset += len(line)
         return self.count() - before
 
-    def _consider(self, line: bytes, number: int, offset: int, accept_errors: bool) -> None:
+    def _consider(self, line: bytes, number: int, offset: int, void: frozenset[str]) -> None:
         if line.startswith(b'{"journal":'):
             return
         head = read_head(line)
@@ -88,8 +87,8 @@ class AnswerIndex:
             else:
                 answer = answer if answer is not None else orjson.loads(line)
                 rank = rank_answer(answer, limit)
-            if rank == ERROR and not accept_errors:
-                continue
+                if rank == ERROR and answer["error"]["type"] in void:
+                    continue
             if rank > self._rank[position]:
                 self._rank[position] = rank
                 self._file[position] = number

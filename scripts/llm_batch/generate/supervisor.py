@@ -86,7 +86,7 @@ class Supervisor:
         attempt = self._launcher.new_attempt()
         window = decision.window or self._spec.supervisor.window
         ended = self._launcher.run(attempt, parts, window)
-        answered = self._index.add(attempt.journal, True) if attempt.journal.exists() else 0
+        answered = self._index.add(attempt.journal) if attempt.journal.exists() else 0
         self.records.append(finish_record(attempt, ended.name))
         if ended.interrupted is not None:
             raise ended.interrupted
@@ -169,5 +169,5 @@ class Supervisor:
                 stream.write(json.dumps(line, separators=(",", ":")) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
-        self._index.add(path, True)
+        self._index.add(path)
         log.warning("%s: request %s is quarantined", self._shard.name, request["key"])
