@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import statistics
 import subprocess
 import time
@@ -22,9 +23,13 @@ TAIL_LINES = 12
 
 @dataclass(frozen=True)
 class Measured:
-    """What one program took. Memory: resident bytes of the program and its children, summed."""
+    """What one program took. Memory: resident bytes of the program and its children, summed.
+
+    CPU seconds are those of all its processes; on a busy machine they vary less than wall time.
+    """
 
     seconds: float
+    cpu_seconds: float
     peak_bytes: int
     code: int
     log: Path
@@ -42,7 +47,7 @@ def run_measured(
     peak = 0
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as stream:
-        began = time.monotonic()
+        began, used = time.monotonic(), children_seconds()
         process = subprocess.Popen(
             command,
             cwd=ROOT,
@@ -59,8 +64,14 @@ def run_measured(
                 peak = max(peak, tree_bytes(process.pid))
         finally:
             kill_tree(process)
-        seconds = time.monotonic() - began
-    return Measured(seconds, peak, process.returncode, log)
+        seconds, used = time.monotonic() - began, children_seconds() - used
+    return Measured(seconds, used, peak, process.returncode, log)
+
+
+def children_seconds() -> float:
+    """Return the CPU seconds of all processes that came from this one and have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def tree_bytes(pid: int) -> int:
