@@ -182,7 +182,8 @@ def test_errors_are_kept_unless_given_up(workspace: Workspace) -> None:
     assert workspace.facts()["errors"] == {"engine_killed": 1}
     assert "no engine is needed" in workspace.run()
     workspace.engine = dummy()
-    write_marks(workspace.journals, {p: frozenset(RETRYABLE) for p in workspace.journals.glob("*.jsonl")})
+    given_up = frozenset(RETRYABLE)
+    write_marks(workspace.journals, dict.fromkeys(workspace.journals.glob("*.jsonl"), given_up))
     workspace.run()
     assert workspace.facts()["errors"] == {}
     assert workspace.facts()["answered"] == 1

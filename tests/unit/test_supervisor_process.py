@@ -18,8 +18,8 @@ from scripts.llm_batch.generate.guard import is_snakemake, workflow_chain
 from scripts.llm_batch.generate.process import WorkerProcess, adopt_orphans
 
 SCRIPT = """
-import os, subprocess, sys, time
-child = [sys.executable, "-c", "import os, time; os.setsid(); time.sleep(60)"]
+import subprocess, sys, time
+child = [sys.executable, "-c", "import time; time.sleep(60)"]
 subprocess.Popen(child, start_new_session=True)
 print("ready", flush=True)
 time.sleep(60)
