@@ -115,6 +115,10 @@ def run_completions(wildcards):
     return RESULTS.run_completions(wildcards.run)
 
 
+def run_shard_facts(wildcards):
+    return RESULTS.run_shard_facts(wildcards.run)
+
+
 def run_batch_folder(wildcards, input):
     return input.batch.rpartition("/")[0]
 

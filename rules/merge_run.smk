@@ -6,6 +6,7 @@ rule merge_run:
     input:
         batch=ancient(run_batch),
         completions=ancient(run_completions),
+        facts=ancient(run_shard_facts),
     output:
         manifest="results/runs/{run}/manifest.json",
         completions="results/runs/{run}/completions.parquet",

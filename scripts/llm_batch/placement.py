@@ -39,6 +39,12 @@ class Results:
         folder = f"results/batches/{batch}/completions"
         return [f"{folder}/{shard}.parquet" for shard in range(self._shards(batch))]
 
+    def run_shard_facts(self, run: str) -> list[str]:
+        """Return the facts of these shards, which are written after the completions."""
+        batch = self.run_batch(run)
+        folder = f"results/batches/{batch}/facts"
+        return [f"{folder}/{shard}.json" for shard in range(self._shards(batch))]
+
     def batch(self, batch: str) -> BatchPlan:
         """Return the batch of this plan at folder `batch`."""
         try:
@@ -138,7 +144,8 @@ class Results:
         if not (folder / "manifest.json").is_file():
             return False
         shards = range(self._shards(batch))
-        return all((folder / "completions" / f"{shard}.parquet").is_file() for shard in shards)
+        made = [f for s in shards for f in (f"completions/{s}.parquet", f"facts/{s}.json")]
+        return all((folder / name).is_file() for name in made)
 
 
 def make_programs_callable(root: Path) -> None:
