@@ -63,3 +63,7 @@ rule replicate:
         collect(
             "results/replications/{folder}/manifest.json", folder=RESULTS.replications
         ),
+
+
+onsuccess:
+    print(f"report: results/experiments/{PLAN.experiment}/report.html")

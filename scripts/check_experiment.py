@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     limits = [entry["max_error_rate"] for entry in arguments.identity["evaluations"]]
     verdicts = [
-        judge(read_json(path), limit, path.parent)
+        judge(read_json(path), limit, path.parent, arguments.output.with_name("report.html"))
         for path, limit in zip(arguments.facts, limits, strict=True)
     ]
     broken = [verdict["message"] for verdict in verdicts if verdict["message"]]
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def judge(facts: Mapping[str, Any], limit: float, folder: Path) -> dict[str, Any]:
+def judge(facts: Mapping[str, Any], limit: float, folder: Path, report: Path) -> dict[str, Any]:
     """Return a run's error rate (errors / completions), its limit, and a message if above it."""
     errors = sum(facts["errors"].values())
     rate = errors / facts["completions"] if facts["completions"] else 0.0
@@ -49,7 +49,8 @@ def judge(facts: Mapping[str, Any], limit: float, folder: Path) -> dict[str, Any
         message = (
             f"{folder.name}: {errors} of {facts['completions']} completions are errors ({kinds}): "
             f"{rate:.2%}, above max_error_rate {limit:.2%}; see {folder}/failures.jsonl, mend the "
-            "prompts or raise max_error_rate (the report is written all the same)"
+            "prompts or raise the run's max_error_rate in a config; "
+            f"{report} is written all the same"
         )
     return {"run": facts["run"], "error_rate": rate, "limit": limit, "message": message}
 

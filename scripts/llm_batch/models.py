@@ -37,9 +37,7 @@ def model_files(folder: Path) -> list[Path]:
 
 def local_model_identity(folder: Path, memo: DigestMemo) -> dict[str, Any]:
     """Return the identity of a local model folder: the sha256 of each file that matters."""
-    return {
-        "files": {path.as_posix(): memo.sha256(folder / path) for path in model_files(folder)}
-    }
+    return {"files": {path.as_posix(): memo.sha256(folder / path) for path in model_files(folder)}}
 
 
 def _hidden(path: Path) -> bool:

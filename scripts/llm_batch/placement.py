@@ -215,5 +215,3 @@ def reproduce_command(configfiles: Sequence[str], overrides: Mapping[str, Any]) 
         for key, value in sorted(overrides.items())
     ]
     return shlex.join(words + (["--config", *given] if given else []))
-
-

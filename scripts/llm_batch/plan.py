@@ -247,9 +247,7 @@ def _refuse_twins(stages: Sequence[Stage]) -> None:
         names[stage.address] = stage.name
 
 
-def _plan_batch(
-    engine: EnginePlan, runs: Sequence[tuple[Run, Stage]], config: Config
-) -> BatchPlan:
+def _plan_batch(engine: EnginePlan, runs: Sequence[tuple[Run, Stage]], config: Config) -> BatchPlan:
     shards = int(engine.tuning.get("shards", 1))
     identity = {
         "engine": engine.stage.identity,

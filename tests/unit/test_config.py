@@ -293,7 +293,17 @@ class TestCommandLine:
         assert (prompts.reference, prompts.id) == ("reference", "id")
         assert (prompts.template, prompts.messages) == (None, None)
         assert [run.name for run in config.runs] == ["cpu.asked.greedy", "cpu.asked.warm"]
-        assert config.runs[0].metrics == ("number",)
+        assert config.runs[0].metrics == ("exact", "contains", "number")
+
+    def test_without_a_sampling_answers_are_greedy_and_not_cut_by_the_config(
+        self, project: Path
+    ) -> None:
+        config = load(base(prompts="data/asked.jsonl"))
+        assert config.samplings["greedy"].params == {"temperature": 0.0, "max_tokens": 256}
+
+    def test_a_rehearsal_has_a_name_of_its_own(self, project: Path) -> None:
+        assert load(base(backend="dummy")).experiment == "demo-rehearsal"
+        assert load(base(backend="dummy", experiment="mine")).experiment == "mine"
 
     def test_prompts_without_reference_have_no_metrics(self, project: Path) -> None:
         Path("data/bare.jsonl").write_text('\n{"messages": []}\n')
@@ -332,7 +342,7 @@ class TestCommandLine:
             3,
         )
         assert engine.tuning["max_num_seqs"] == 16
-        assert config.experiment == "demo"
+        assert config.experiment == "demo-rehearsal"
 
     @pytest.mark.parametrize(
         ("folder", "name"),

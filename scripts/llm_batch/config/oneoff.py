@@ -15,8 +15,18 @@ from scripts.llm_batch.rows import read_rows
 from scripts.llm_batch.templates import field_names
 
 ONE_OFF_KEYS = ("model", "sampling", "environment", "backend", "shards", "replicate")
-DEFAULT_SAMPLINGS: Mapping[str, Any] = {"greedy": {"temperature": 0}}
+OWN_SAMPLINGS: Mapping[str, Any] = {"greedy": {"temperature": 0}}
+"""With max_tokens by default: limits of the config's samplings belong to the config's prompts."""
+
+OWN_METRICS: Mapping[str, Any] = {
+    "exact": {"type": "exact_match"},
+    "contains": {"type": "contains"},
+    "number": {"type": "numeric_match"},
+}
+"""For references of any kind; what a metric cannot use it counts as such."""
+
 EXPERIMENT = "one-off"
+REHEARSAL = "-rehearsal"
 
 Section = dict[str, Any]
 
@@ -43,6 +53,9 @@ def apply_one_off(config: Section, experiment_given: bool) -> tuple[Section, lis
     elif "sampling" in config:
         text = "only with model= or prompts=; add one of them, or name samplings in runs"
         problems.append(Problem(("sampling",), text))
+    if config.get("backend") == "dummy" and not experiment_given and "experiment" in result:
+        # The names that a paper reads must not come to mean a rehearsal.
+        result["experiment"] += REHEARSAL
     _override_engines(config, result)
     if "replicate" in config:
         result["runs"] = [
@@ -98,6 +111,7 @@ def _replace_prompts(config: Section, result: Section) -> Iterator[Problem]:
     entry.update({key: key for key in ("reference", "id") if key in (fields or ())})
     stem = re.sub(r"\.jsonl(\.gz)?$", "", Path(path).name)
     result["prompts"] = {plain_name(stem, "prompts"): entry}
+    result["metrics"] = dict(OWN_METRICS)
 
 
 def _first_fields(path: Path) -> Mapping[str, Any] | None:
@@ -110,7 +124,9 @@ def _first_fields(path: Path) -> Mapping[str, Any] | None:
 
 
 def _replace_runs(config: Section, result: Section) -> Iterator[Problem]:
-    samplings = result.setdefault("samplings", dict(DEFAULT_SAMPLINGS))
+    if "sampling" not in config or "samplings" not in result:
+        result["samplings"] = dict(OWN_SAMPLINGS)
+    samplings = result["samplings"]
     named = config.get("sampling", next(iter(samplings)))
     names = named if isinstance(named, list) else [part.strip() for part in named.split(",")]
     for name in names:
