@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pyarrow.parquet as pq
 import pytest
 
@@ -171,7 +171,7 @@ def kill_and_wait(process: subprocess.Popen[str], worker: psutil.Process) -> Non
     wait_for(lambda: not alive(worker.pid), 2.0)
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 150.0) -> Any:
     """Return the first true value of `condition`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
