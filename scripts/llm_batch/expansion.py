@@ -26,14 +26,14 @@ from scripts.llm_batch.config.records import Prompts
 from scripts.llm_batch.errors import WorkflowError
 from scripts.llm_batch.ledger import (
     REQUESTS,
+    DigestedRows,
     Identities,
     Numbers,
-    RenderedRows,
     Requester,
     RowNumbering,
+    digest_rows,
     identities,
     number_rows,
-    render_rows,
 )
 from scripts.llm_batch.prompts import Renderer
 from scripts.llm_batch.rows import BLOCK_BYTES, Block, parse_block, read_blocks
@@ -72,15 +72,12 @@ class BlockExpander:
     def __init__(self, expansion: Expansion) -> None:
         self._expansion = expansion
         self._renderer = Renderer(expansion.prompts)
-        self._rows: RenderedRows | None = None
+        self._rows: DigestedRows | None = None
 
     def render(self, block: Block) -> Identities:
         """Render a block, keep it, and return what numbers its rows."""
-        lines, rendered = [], []
-        for row in parse_block(block):
-            lines.append(row.line)
-            rendered.append(self._renderer.render(row))
-        self._rows = render_rows(lines, rendered)
+        rows = parse_block(block)
+        self._rows = digest_rows(rows.lines, self._renderer.render_all(rows))
         return identities(self._rows, named=self._expansion.prompts.id is not None)
 
     def expand(self, block: int, numbers: Numbers) -> None:

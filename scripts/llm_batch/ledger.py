@@ -3,14 +3,13 @@
 A ledger holds one row for each completion that a run expects, in prompt order, with the key of the
 request that will answer it, or the error that was found before any engine was asked.
 
-Rows come in blocks, column by column: `render_rows` needs nothing but the block, `RowNumbering`
+Rows come in blocks, column by column: `digest_rows` needs nothing but the block, `RowNumbering`
 sees all blocks in order, and `number_rows` and `Requester.expand` again need nothing but the block.
 So several processes can work on one file, see `expansion`.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -22,8 +21,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from scripts.llm_batch.occurrences import Hashes, Occurrences, text_hashes
-from scripts.llm_batch.prompts import Rendered
-from scripts.llm_batch.requests import SamplingKey, request_key, sample_seed
+from scripts.llm_batch.prompts import RenderedRows
+from scripts.llm_batch.requests import SamplingKey, prompt_digest, request_key, sample_seed
 from scripts.llm_batch.tables import LEDGER
 
 CHARACTERS_PER_TOKEN = 4
@@ -42,8 +41,7 @@ REQUESTS = pa.schema(
 """Requests on their way into shards; `prompt` is JSON, `sampling` the number of its text."""
 
 
-@dataclass(frozen=True, slots=True)
-class RenderedRows:
+class DigestedRows(NamedTuple):
     """Rows of a block in file order, column by column.
 
     `names` are the rows' own ids, or their line numbers as text; `sent` is the JSON of each prompt
@@ -54,24 +52,21 @@ class RenderedRows:
     names: Sequence[str]
     sent: Sequence[bytes | None]
     digests: Sequence[str]
-    contents: Sequence[str]
-    references: Sequence[str | None]
-    tags: Sequence[str | None]
-    error_types: Sequence[str | None]
-    error_messages: Sequence[str | None]
+    rendered: RenderedRows
 
 
-def render_rows(lines: Sequence[int], rendered: Sequence[Rendered]) -> RenderedRows:
-    """Return what rows hold, column by column."""
-    prompts, contents, ids, *others = zip(*rendered, strict=True) if rendered else ((),) * 7
+def digest_rows(lines: Sequence[int], rendered: RenderedRows) -> DigestedRows:
+    """Return rows with their names and the digests of their prompts."""
     # What is sent decides the answer: text or messages, and arguments of the chat template.
     sent = [
         None if prompt is None else orjson.dumps(prompt, option=orjson.OPT_SORT_KEYS)
-        for prompt in prompts
+        for prompt in rendered.prompts
     ]
-    digests = ["" if text is None else hashlib.sha256(text).hexdigest() for text in sent]
-    names = [str(line) if own is None else own for line, own in zip(lines, ids, strict=True)]
-    return RenderedRows(lines, names, sent, digests, contents, *others)
+    digests = ["" if text is None else prompt_digest(text) for text in sent]
+    names = [
+        str(line) if own is None else own for line, own in zip(lines, rendered.ids, strict=True)
+    ]
+    return DigestedRows(lines, names, sent, digests, rendered)
 
 
 class Identities(NamedTuple):
@@ -87,7 +82,7 @@ class Identities(NamedTuple):
     has_prompt: NDArray[np.bool_]
 
 
-def identities(rows: RenderedRows, named: bool) -> Identities:
+def identities(rows: DigestedRows, named: bool) -> Identities:
     """Return the identities of rows; `named` tells that rows may have ids of their own."""
     digits = "".join([digest[:16] or "0" * 16 for digest in rows.digests])
     digests = np.frombuffer(bytes.fromhex(digits), dtype=">u8").astype(np.uint64)
@@ -183,7 +178,7 @@ _ROWS = pa.schema(
 )
 
 
-def number_rows(rows: RenderedRows, numbers: Numbers) -> NumberedRows:
+def number_rows(rows: DigestedRows, numbers: Numbers) -> NumberedRows:
     """Return the rows that count, with their names and occurrences."""
     names = list(rows.names)
     for place, name in numbers.renamed.items():
@@ -191,9 +186,10 @@ def number_rows(rows: RenderedRows, numbers: Numbers) -> NumberedRows:
     occurrences = [0] * numbers.kept
     for place, count in numbers.occurrences.items():
         occurrences[place] = count
+    held = rows.rendered
     columns = (
-        *(names, rows.lines, rows.contents, rows.references, rows.tags),
-        *(rows.error_types, rows.error_messages, rows.sent),
+        *(names, rows.lines, held.contents, held.references, held.tags),
+        *(held.error_types, held.error_messages, rows.sent),
     )
     arrays = [
         pa.array(column[: numbers.kept], type=field.type)
@@ -269,16 +265,18 @@ class Requester:
         return Expanded(ledger, requests)
 
     def _keys_and_seeds(self, rows: NumberedRows) -> tuple[pa.Array, pa.Array]:
-        sampling, suffix = self._sampling, self._suffix
+        sampling, n = self._sampling, self._sampling.n
+        digests = [digest and digest + self._suffix for digest in rows.digests]
         keys: list[str | None] = []
         seeds: list[int | None] = []
-        for digest, occurrence in zip(rows.digests, rows.occurrences, strict=True):
-            for sample in range(sampling.n):
-                key = seed = None
-                if digest:
-                    seed = sample_seed(sampling, digest, occurrence, sample)
-                    key = request_key(sampling, digest + suffix, seed)
-                keys.append(key)
+        if not self.seeded:
+            once = [request_key(sampling, digest, None) if digest else None for digest in digests]
+            keys = once if n == 1 else [key for key in once for _ in range(n)]
+            return pa.array(keys, pa.string()), pa.nulls(len(keys), pa.int64())
+        for digest, asked, occurrence in zip(rows.digests, digests, rows.occurrences, strict=True):
+            for sample in range(n):
+                seed = sample_seed(sampling, digest, occurrence, sample) if digest else None
+                keys.append(request_key(sampling, asked, seed) if digest else None)
                 seeds.append(seed)
         return pa.array(keys, pa.string()), pa.array(seeds, pa.int64())
 

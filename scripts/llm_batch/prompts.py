@@ -7,14 +7,14 @@ becomes the completion of that row.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
 
 from scripts.llm_batch.config.errors import nearest
 from scripts.llm_batch.config.records import Prompts
-from scripts.llm_batch.rows import Row, json_type
+from scripts.llm_batch.rows import Row, Rows, json_type
 from scripts.llm_batch.templates import PromptTemplate, TemplateFailure, field_names, quoted
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function", "ipython")
@@ -25,6 +25,9 @@ MAX_TAG_TEXT = 200
 """Characters; longer texts are what prompts are made of, not what rows are sorted by."""
 
 MAX_TOKEN_ID = 2**31 - 1
+
+_NO_FIELD = "\ud800"
+"""No row has a field of this name: it cannot be written in UTF-8."""
 
 
 class Rendered(NamedTuple):
@@ -44,6 +47,18 @@ class Rendered(NamedTuple):
     error_message: str | None = None
 
 
+class RenderedRows(NamedTuple):
+    """What `Rendered` holds, of many rows column by column."""
+
+    prompts: Sequence[Mapping[str, Any] | None]
+    contents: Sequence[str]
+    ids: Sequence[str | None]
+    references: Sequence[str | None]
+    tags: Sequence[str | None]
+    error_types: Sequence[str | None]
+    error_messages: Sequence[str | None]
+
+
 class RowError(Exception):
     """A row that cannot become a prompt: an error type of the closed list, and a message."""
 
@@ -58,7 +73,8 @@ class Renderer:
     """Turns rows into prompts under one `Prompts` section; its templates are compiled once."""
 
     def __init__(self, prompts: Prompts) -> None:
-        self._prompts = prompts
+        self._id_field = prompts.id or _NO_FIELD
+        self._reference_field = prompts.reference or _NO_FIELD
         self._kwargs = dict(prompts.chat_template_kwargs)
         self._text = PromptTemplate(prompts.template) if prompts.template is not None else None
         self._messages = (
@@ -70,21 +86,35 @@ class Renderer:
 
     def render(self, row: Row) -> Rendered:
         """Return the prompt of a row, or its error; never raises for what a row holds."""
-        fields = row.fields
-        if fields is None:
-            return Rendered(None, "", None, None, None, "row_malformed", row.error)
-        name = self._id(fields)
-        reference = self._reference(fields)
-        tags = self._tags(fields)
-        try:
-            prompt, content = self._prompt(fields)
-        except RowError as error:
-            message = f"line {row.line}: {error.message}"
-            return Rendered(None, error.content, name, reference, tags, error.kind, message)
-        except TemplateFailure as error:
-            message = f"line {row.line}: {error}"
-            return Rendered(None, "", name, reference, tags, "template_error", message)
-        return Rendered(prompt, content, name, reference, tags)
+        if row.fields is None:
+            columns = self.render_all(Rows([row.line], [{}], {0: row.error or ""}))
+        else:
+            columns = self.render_all(Rows([row.line], [row.fields], {}))
+        return Rendered._make(column[0] for column in columns)
+
+    def render_all(self, rows: Rows) -> RenderedRows:
+        """Return the prompts of many rows, or their errors."""
+        ids = [self._id(fields) for fields in rows.fields]
+        references = [self._reference(fields) for fields in rows.fields]
+        tags = [self._tags(fields) for fields in rows.fields]
+        count = len(ids)
+        prompts: list[Mapping[str, Any] | None] = [None] * count
+        contents = [""] * count
+        types: list[str | None] = [None] * count
+        messages: list[str | None] = [None] * count
+        for place, fields in enumerate(rows.fields):
+            try:
+                prompts[place], contents[place] = self._prompt(fields)
+            except RowError as error:
+                contents[place], types[place] = error.content, error.kind
+                messages[place] = f"line {rows.lines[place]}: {error.message}"
+            except TemplateFailure as error:
+                types[place] = "template_error"
+                messages[place] = f"line {rows.lines[place]}: {error}"
+        for place, message in rows.errors.items():
+            prompts[place], contents[place] = None, ""
+            types[place], messages[place] = "row_malformed", message
+        return RenderedRows(prompts, contents, ids, references, tags, types, messages)
 
     def _prompt(self, fields: dict[str, Any]) -> tuple[dict[str, Any], str]:
         if self._text is not None:
@@ -112,13 +142,13 @@ class Renderer:
         return {"messages": messages, "chat_template_kwargs": self._kwargs}, content
 
     def _id(self, fields: Mapping[str, Any]) -> str | None:
-        value = fields.get(self._prompts.id) if self._prompts.id is not None else None
-        if value is None or value == "":
-            return None
-        return value if isinstance(value, str) else to_json(value)
+        value = fields.get(self._id_field)
+        if type(value) is str:
+            return value or None
+        return None if value is None else to_json(value)
 
     def _reference(self, fields: Mapping[str, Any]) -> str | None:
-        value = fields.get(self._prompts.reference) if self._prompts.reference else None
+        value = fields.get(self._reference_field)
         return None if value is None else to_json(value)
 
     def _tags(self, fields: Mapping[str, Any]) -> str | None:

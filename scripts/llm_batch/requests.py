@@ -40,7 +40,7 @@ def sampling_key(identity: Mapping[str, Any]) -> SamplingKey:
         params=params,
         n=int(identity["n"]),
         seed=None if is_greedy(params) else int(identity["seed"]),
-        digest=_sha256(canonical_json(without_limit)),
+        digest=hashlib.sha256(canonical_json(without_limit).encode()).hexdigest(),
     )
 
 
@@ -69,8 +69,5 @@ def sample_seed(sampling: SamplingKey, prompt: str, occurrence: int, sample: int
 
 def request_key(sampling: SamplingKey, prompt: str, seed: int | None) -> str:
     """Return the 32-digit key of a request within its engine."""
-    return _sha256(f"{prompt}:{sampling.digest}:{'' if seed is None else seed}")[:32]
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    text = f"{prompt}:{sampling.digest}:{'' if seed is None else seed}"
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

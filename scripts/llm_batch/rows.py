@@ -40,13 +40,27 @@ class Row(NamedTuple):
     error: str | None = None
 
 
+class Rows(NamedTuple):
+    """The rows of a block: their 1-based lines and fields, and errors by place in these lists.
+
+    A row in error has no field.
+    """
+
+    lines: list[int]
+    fields: list[dict[str, Any]]
+    errors: dict[int, str]
+
+
 def read_rows(path: Path) -> Iterator[Row]:
     """Yield the rows of a JSON Lines file (.jsonl, .jsonl.gz) as they are read.
 
     Raises `WorkflowError` if the file cannot be read.
     """
     for block in read_blocks(path):
-        yield from parse_block(block)
+        rows = parse_block(block)
+        for place, (line, fields) in enumerate(zip(rows.lines, rows.fields, strict=True)):
+            error = rows.errors.get(place)
+            yield Row(line, fields) if error is None else Row(line, None, error)
 
 
 def read_blocks(path: Path, size: int = BLOCK_BYTES) -> Iterator[Block]:
@@ -66,22 +80,29 @@ def read_blocks(path: Path, size: int = BLOCK_BYTES) -> Iterator[Block]:
         raise WorkflowError(f"{path}: cannot be read: {reason}; is the file complete?") from None
 
 
-def parse_block(block: Block) -> Iterator[Row]:
-    """Yield the rows of a block.
+def parse_block(block: Block) -> Rows:
+    """Return the rows of a block.
 
     Blank lines are skipped but counted; carriage returns are ignored. A line that is not a JSON
     object is a row with an error.
     """
+    rows = Rows([], [], {})
     long_numbers = b"0" * 19 in block.data.translate(_DIGITS_TO_ZEROS)
     for number, line in enumerate(io.BytesIO(block.data), start=block.line):
         try:
             fields = orjson.loads(line)
         except ValueError:
             fields = None
-        if type(fields) is dict and not long_numbers:
-            yield Row(number, fields)
-        elif not line.isspace():
-            yield _parse(number, line)
+        if type(fields) is not dict or long_numbers:
+            if line.isspace():
+                continue
+            row = _parse(number, line)
+            fields = row.fields or {}
+            if row.error is not None:
+                rows.errors[len(rows.lines)] = row.error
+        rows.lines.append(number)
+        rows.fields.append(fields)
+    return rows
 
 
 def _open(path: Path) -> IO[bytes]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -15,12 +15,12 @@ from scripts.llm_batch.ledger import (
     NumberedRows,
     Requester,
     RowNumbering,
+    digest_rows,
     identities,
     number_rows,
-    render_rows,
     request_lines,
 )
-from scripts.llm_batch.prompts import Rendered
+from scripts.llm_batch.prompts import Rendered, RenderedRows
 from scripts.llm_batch.requests import sampling_key
 
 GREEDY = {"params": {"temperature": 0, "max_tokens": 16, "stop": ["}", '"{x}']}, "n": 1}
@@ -31,13 +31,17 @@ def text(content: str, name: str | None = None) -> Rendered:
     return Rendered({"text": content}, content, name, '"ref"', None)
 
 
+def columns(rendered: Sequence[Rendered]) -> RenderedRows:
+    return RenderedRows(*zip(*rendered, strict=True)) if rendered else RenderedRows(*[[]] * 7)
+
+
 def numbered(*rendered: Rendered, block: int = 100) -> NumberedRows:
     """Return rows as they are numbered in blocks of `block` rows."""
     numbering = RowNumbering()
     blocks = []
     for start in range(0, len(rendered), block):
         part = rendered[start : start + block]
-        rows = render_rows(range(start + 1, start + 1 + len(part)), part)
+        rows = digest_rows(range(start + 1, start + 1 + len(part)), columns(part))
         blocks.append(number_rows(rows, numbering.number(identities(rows, named=True))))
     return join(blocks)
 
@@ -167,7 +171,7 @@ def test_rows_beyond_the_limit_do_not_count(block: int) -> None:
     kept: list[int] = []
     for start in range(0, 7, block):
         part = [text("a") for _ in range(start, min(start + block, 7))]
-        rows = render_rows(range(start, start + len(part)), part)
+        rows = digest_rows(range(start, start + len(part)), columns(part))
         kept += number_rows(rows, numbering.number(identities(rows, named=False))).occurrences
         assert numbering.full == (len(kept) == 4)
     assert kept == [0, 1, 2, 3]

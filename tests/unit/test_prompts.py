@@ -113,8 +113,15 @@ class TestReading:
     ) -> None:
         path = tmp_path_factory.mktemp("blocks") / "rows.jsonl"
         path.write_bytes(b"\xef\xbb\xbf" + b"\n".join(lines) + end)
-        rows = [row for block in read_blocks(path, size) for row in parse_block(block)]
-        assert rows == list(read_rows(path))
+        blocks = [parse_block(block) for block in read_blocks(path, size)]
+        rows = list(read_rows(path))
+        assert [row.line for row in rows] == [line for block in blocks for line in block.lines]
+        assert [row.fields or {} for row in rows] == [
+            row for block in blocks for row in block.fields
+        ]
+        assert [row.error for row in rows if row.error] == [
+            error for block in blocks for error in block.errors.values()
+        ]
         assert [row.line for row in rows] == [
             number for number, line in enumerate(lines, start=1) if line.strip()
         ]
@@ -396,6 +403,7 @@ class TestIdsReferencesAndTags:
 
     def test_a_row_without_the_field_has_no_id(self) -> None:
         assert render(prompts(template="x", id="id"), Row(1, {})).id is None
+        assert render(prompts(template="x"), Row(1, {"": "a"})).id is None
         assert render(prompts(template="x"), Row(1, {"id": "a"})).id is None
 
     @pytest.mark.parametrize(
