@@ -13,6 +13,7 @@ from typing import Any
 
 from scripts.llm_batch.addresses import read_json, write_json_atomic
 from scripts.llm_batch.errors import WorkflowError, run_cli
+from scripts.llm_batch.retries import RETRYABLE
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -52,6 +53,8 @@ def judge(facts: Mapping[str, Any], limit: float, folder: Path, report: Path) ->
             "prompts or raise the run's max_error_rate in a config; "
             f"{report} is written all the same"
         )
+        if set(RETRYABLE).intersection(facts["errors"]):
+            message += "; `python -m scripts.rerun_failed` asks again what another try could answer"
     return {"run": facts["run"], "error_rate": rate, "limit": limit, "message": message}
 
 
