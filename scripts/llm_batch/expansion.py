@@ -12,6 +12,7 @@ import gc
 import multiprocessing
 import os
 import signal
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -27,14 +28,12 @@ from scripts.llm_batch.errors import WorkflowError
 from scripts.llm_batch.ledger import (
     REQUESTS,
     DigestedRows,
-    Identities,
-    Numbers,
     Requester,
-    RowNumbering,
     digest_rows,
     identities,
     number_rows,
 )
+from scripts.llm_batch.numbering import Identities, Numbers, RowNumbering
 from scripts.llm_batch.prompts import Renderer
 from scripts.llm_batch.rows import BLOCK_BYTES, Block, parse_block, read_blocks
 from scripts.llm_batch.tables import LEDGER
@@ -132,11 +131,13 @@ def _expand_alone(
     expansion: Expansion, blocks: Iterator[tuple[int, Block]], numbering: RowNumbering
 ) -> Iterator[int]:
     expander = BlockExpander(expansion)
-    for number, block in blocks:
-        expander.expand(number, numbering.number(expander.render(block)))
-        yield number
-        if numbering.full:
-            return
+    with _cycles_ignored():
+        for number, block in blocks:
+            expander.expand(number, numbering.number(expander.render(block)))
+            gc.collect()
+            yield number
+            if numbering.full:
+                return
 
 
 def _expand_together(
@@ -153,7 +154,7 @@ def _expand_together(
             rendering.pop(worker, None)
             item = None if numbering.full else next(blocks, None)
             if item is not None:
-                worker.send(item)
+                _send(worker, item)
                 rendering[worker] = item[0]
 
         for worker in workers:
@@ -169,7 +170,7 @@ def _expand_together(
                     feed(worker)
             while next_numbered in rendered:
                 worker, message = rendered.pop(next_numbered)
-                worker.send(numbering.number(message))
+                _send(worker, numbering.number(message))
                 next_numbered += 1
             while next_written in written:
                 written.remove(next_written)
@@ -200,30 +201,52 @@ def _work(connection: Connection, expansion: Expansion) -> None:
     # Ctrl-C goes to all processes of a terminal; the first of them ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     expander = BlockExpander(expansion)
-    # Rows are trees: looking for cycles among a hundred thousand of them is a third of the work.
+    with _cycles_ignored():
+        while True:
+            try:
+                number, block = connection.recv()
+                connection.send(expander.render(block))
+                expander.expand(number, connection.recv())
+                gc.collect()
+                connection.send(None)
+            except EOFError:
+                return
+            except Exception as error:
+                error.add_note(traceback.format_exc())
+                connection.send(error)
+
+
+@contextmanager
+def _cycles_ignored() -> Iterator[None]:
+    """Keep Python from looking for cycles among rows, which are trees: a third of the work."""
     gc.freeze()
     gc.disable()
-    while True:
-        try:
-            number, block = connection.recv()
-            connection.send(expander.render(block))
-            expander.expand(number, connection.recv())
-            gc.collect()
-            connection.send(None)
-        except EOFError:
-            return
-        except Exception as error:
-            connection.send(error)
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
+
+
+def _send(worker: Connection, message: object) -> None:
+    try:
+        worker.send(message)
+    except (BrokenPipeError, ConnectionResetError):
+        raise _killed() from None
 
 
 def _receive(worker: Connection) -> Any:
     try:
         message = worker.recv()
     except (EOFError, ConnectionResetError):
-        raise WorkflowError(
-            "a process that renders prompts was killed, perhaps for want of memory; "
-            "run again with fewer --threads"
-        ) from None
+        raise _killed() from None
     if isinstance(message, Exception):
         raise message
     return message
+
+
+def _killed() -> WorkflowError:
+    return WorkflowError(
+        "a process that renders prompts was killed, perhaps for want of memory; "
+        "run again with fewer --threads"
+    )

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from scripts.llm_batch.occurrences import Hashes, Occurrences, text_hashes
+from scripts.llm_batch.numbering import Identities, Numbers
 from scripts.llm_batch.prompts import RenderedRows
 from scripts.llm_batch.requests import SamplingKey, prompt_digest, request_key, sample_seed
 from scripts.llm_batch.tables import LEDGER
@@ -69,88 +69,12 @@ def digest_rows(lines: Sequence[int], rendered: RenderedRows) -> DigestedRows:
     return DigestedRows(lines, names, sent, digests, rendered)
 
 
-class Identities(NamedTuple):
-    """What tells the rows of a block from all other rows of the file.
-
-    `names` is None where all are line numbers; `digests` are the first 64 bits of the prompts',
-    `has_prompt` is false for a row in error.
-    """
-
-    lines: Sequence[int]
-    names: Sequence[str] | None
-    digests: Hashes
-    has_prompt: NDArray[np.bool_]
-
-
 def identities(rows: DigestedRows, named: bool) -> Identities:
     """Return the identities of rows; `named` tells that rows may have ids of their own."""
     digits = "".join([digest[:16] or "0" * 16 for digest in rows.digests])
     digests = np.frombuffer(bytes.fromhex(digits), dtype=">u8").astype(np.uint64)
     has_prompt = np.array([text is not None for text in rows.sent], dtype=np.bool_)
     return Identities(rows.lines, rows.names if named else None, digests, has_prompt)
-
-
-class Numbers(NamedTuple):
-    """What `RowNumbering` has found out about a block.
-
-    The first `kept` rows count; `renamed` holds names that differ from the rows' own, and
-    `occurrences` how many rows before send the same prompt where it is not 0; both by place.
-    """
-
-    kept: int
-    renamed: Mapping[int, str]
-    occurrences: Mapping[int, int]
-
-
-class RowNumbering:
-    """Gives rows unique names and counts how often the same prompt came before, in file order."""
-
-    def __init__(self, limit: int | None = None, seeded: bool = True) -> None:
-        """`limit` is the number of rows after which all are dropped.
-
-        Prompts are not counted unless requests are `seeded`: only a seed depends on it.
-        """
-        self._left = limit
-        self._seeded = seeded
-        self._names = Occurrences()
-        self._prompts = Occurrences()
-
-    @property
-    def full(self) -> bool:
-        """Whether the limit is reached."""
-        return self._left is not None and self._left <= 0
-
-    def number(self, block: Identities) -> Numbers:
-        """Return what is to be known about the next block of the file."""
-        kept = len(block.lines)
-        if self._left is not None:
-            kept = min(kept, self._left)
-            self._left -= kept
-        occurrences = self._occurrences(block, kept) if self._seeded else {}
-        return Numbers(kept, self._renamed(block, kept), occurrences)
-
-    def _occurrences(self, block: Identities, kept: int) -> dict[int, int]:
-        places = np.flatnonzero(block.has_prompt[:kept])
-        counts = self._prompts.add(block.digests[:kept][places])
-        repeated = np.flatnonzero(counts)
-        return dict(zip(places[repeated].tolist(), counts[repeated].tolist(), strict=True))
-
-    def _renamed(self, block: Identities, kept: int) -> dict[int, str]:
-        """Return `<id>#<line>` for the rows whose id an earlier row has."""
-        if block.names is None:
-            return {}
-        hashes = text_hashes(block.names[:kept])
-        if not self._names.add(hashes).any():
-            return {}
-        # Rare: one after another, because a new name can be the id of a later row.
-        self._names.take_back(hashes)
-        renamed = {}
-        for place, value in enumerate(hashes.tolist()):
-            name = block.names[place]
-            while self._names.add_one(value):
-                name = renamed[place] = f"{name}#{block.lines[place]}"
-                value = int(text_hashes([name])[0])
-        return renamed
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,7 @@ def table_writer(path: Path, schema: pa.Schema) -> Iterator[TableWriter]:
             temporary,
             schema,
             compression="zstd",
-            compression_level=3,
+            compression_level=1,
             use_dictionary=[name for name in REPETITIVE if name in schema.names],
         ) as file,
     ):

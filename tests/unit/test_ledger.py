@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from scripts.llm_batch.ledger import (
     NumberedRows,
     Requester,
-    RowNumbering,
     digest_rows,
     identities,
     number_rows,
     request_lines,
 )
+from scripts.llm_batch.numbering import RowNumbering
 from scripts.llm_batch.prompts import Rendered, RenderedRows
 from scripts.llm_batch.requests import sampling_key
 
