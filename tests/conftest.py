@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -15,9 +16,9 @@ from scripts.llm_batch.environments import environment_identity
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.fixture(scope="session")
-def cpu_environment() -> Path:
-    """The environment `cpu`, built where `make quickstart` builds it; built here if it is not."""
+@functools.cache
+def built_cpu_environment() -> Path:
+    """Return the environment `cpu`, where `make quickstart` builds it; built here if it is not."""
     identity = environment_identity("cpu", ROOT / "envs")
     folder = ROOT / "results/environments" / f"cpu-{address('environments', identity)}"
     if not (folder / "manifest.json").is_file():
@@ -27,3 +28,9 @@ def cpu_environment() -> Path:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=900)
     return folder
+
+
+@pytest.fixture(scope="session")
+def cpu_environment() -> Path:
+    """The environment `cpu` of the checkout."""
+    return built_cpu_environment()

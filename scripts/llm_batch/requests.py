@@ -13,8 +13,8 @@ from typing import Any
 
 from scripts.llm_batch.addresses import canonical_json
 
-SEED_BITS = 63
-"""vLLM's newer sampler keeps seeds as signed 64-bit integers."""
+SEED_BITS = 53
+"""Seeds stay exact where columns with a null become floats (pandas) and in JavaScript."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def sample_seed(sampling: SamplingKey, prompt: str, occurrence: int, sample: int
     """Return the seed of one sample, None for greedy.
 
     `prompt` is the prompt's digest, `occurrence` how many rows before held the same content. Row
-    order, shards and time play no part: the seed is the first 63 bits of
+    order, shards and time play no part: the seed is the first 53 bits of
     sha256("<sampling seed>:<prompt>:<occurrence>:<sample>").
     """
     if sampling.seed is None:

@@ -9,8 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import pytest
-
+from tests.conftest import built_cpu_environment
 from tests.engine.conftest import ROOT, TIMEOUT_S, Workspace
 
 QUICKSTART = ROOT / "config" / "quickstart" / "model"
@@ -43,11 +42,9 @@ if __name__ == "__main__":
 
 
 def interpreter() -> Path:
-    """Return the engine's interpreter; skips the test where none is named."""
-    path = os.environ.get("LLM_BATCH_ENGINE_PYTHON")
-    if not path:
-        pytest.skip("LLM_BATCH_ENGINE_PYTHON names no interpreter with vLLM")
-    return Path(path)
+    """Return the interpreter of the environment `cpu`, or the one of LLM_BATCH_ENGINE_PYTHON."""
+    named = os.environ.get("LLM_BATCH_ENGINE_PYTHON")
+    return Path(named) if named else built_cpu_environment() / "bin" / "python"
 
 
 def real_workspace(folder: Path, name: str, model: Path = QUICKSTART) -> Workspace:

@@ -131,7 +131,9 @@ class TestReading:
         path.write_bytes(gzip.compress(b'{"a": 1}\n{"a": 2}\n'))
         assert [row.fields for row in read_rows(path)] == [{"a": 1}, {"a": 2}]
 
-    @pytest.mark.parametrize("data", [b"no gzip", gzip.compress(b'{"a": 1}\n' * 99)[:-9]])
+    @pytest.mark.parametrize(
+        "data", [b"no gzip", gzip.compress(b'{"a": 1}\n' * 99)[:-9]], ids=["text", "cut"]
+    )
     def test_a_torn_packed_file_is_one_line(self, tmp_path: Path, data: bytes) -> None:
         path = tmp_path / "rows.jsonl.gz"
         path.write_bytes(data)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import PurePath
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 DEPTH = 6
 """So far up Snakemake is looked for."""

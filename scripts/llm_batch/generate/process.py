@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from scripts.llm_batch.errors import WorkflowError
 

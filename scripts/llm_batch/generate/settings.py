@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from scripts.llm_batch.addresses import read_json
 from scripts.llm_batch.errors import WorkflowError
