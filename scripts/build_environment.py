@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from scripts.llm_batch.environment_build import build_environment
+from scripts.llm_batch.environments.build import build_environment
 from scripts.llm_batch.errors import run_cli
 
 

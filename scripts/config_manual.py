@@ -22,7 +22,7 @@ from scripts.llm_batch.config.checks import REQUIRED
 from scripts.llm_batch.config.schema import SCHEMA_PATH
 from scripts.llm_batch.config.words import expected
 from scripts.llm_batch.errors import WorkflowError, run_cli
-from scripts.llm_batch.metric_types import METRIC_TYPES
+from scripts.llm_batch.evaluation.metric_types import METRIC_TYPES
 
 MANUAL_PATH = SCHEMA_PATH.parents[1] / "README.md"
 MANUAL_MARKERS = ("<!-- keys: begin -->", "<!-- keys: end -->")

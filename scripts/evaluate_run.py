@@ -23,9 +23,9 @@ from scripts.llm_batch.addresses import (
     write_manifest,
 )
 from scripts.llm_batch.errors import WorkflowError, run_cli
-from scripts.llm_batch.metrics import build_metric
-from scripts.llm_batch.metrics_document import Subject, metrics_document
-from scripts.llm_batch.scoring import read_completions, score, score_table
+from scripts.llm_batch.evaluation.document import Subject, metrics_document
+from scripts.llm_batch.evaluation.metrics import build_metric
+from scripts.llm_batch.evaluation.scoring import read_completions, score, score_table
 
 LOG = logging.getLogger(__name__)
 

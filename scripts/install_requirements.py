@@ -11,9 +11,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from scripts.llm_batch.environments.pip_settings import uv_arguments
+from scripts.llm_batch.environments.uv_calls import run_uv, user_settings
 from scripts.llm_batch.errors import run_cli
-from scripts.llm_batch.pip_settings import uv_arguments
-from scripts.llm_batch.uv_calls import run_uv, user_settings
 
 
 def build_parser() -> argparse.ArgumentParser:

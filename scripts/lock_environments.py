@@ -24,7 +24,7 @@ from packaging.utils import parse_wheel_filename
 from uv import find_uv_bin
 
 from scripts.llm_batch.addresses import write_text_atomic
-from scripts.llm_batch.environments import (
+from scripts.llm_batch.environments.identity import (
     NOT_ENGINES,
     EnvironmentSpec,
     environment_names,
@@ -32,8 +32,12 @@ from scripts.llm_batch.environments import (
     lock_path,
     requirement_blocks,
 )
+from scripts.llm_batch.environments.pip_settings import (
+    read_pip_settings,
+    uv_arguments,
+    uv_variables,
+)
 from scripts.llm_batch.errors import WorkflowError, run_cli
-from scripts.llm_batch.pip_settings import read_pip_settings, uv_arguments, uv_variables
 
 COMMAND = "make lock"
 PYTHON = "3.11"

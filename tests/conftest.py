@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from scripts.llm_batch.addresses import address, canonical_json
-from scripts.llm_batch.environments import environment_identity
+from scripts.llm_batch.environments.identity import environment_identity
 
 ROOT = Path(__file__).resolve().parents[1]
 

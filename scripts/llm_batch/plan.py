@@ -14,7 +14,7 @@ from typing import Any
 from scripts.llm_batch.addresses import address
 from scripts.llm_batch.config.records import Config, Engine, Prompts, Run, Sampling
 from scripts.llm_batch.digests import DigestMemo
-from scripts.llm_batch.environments import environment_identity
+from scripts.llm_batch.environments.identity import environment_identity
 from scripts.llm_batch.errors import ConfigError
 from scripts.llm_batch.models import local_model_identity
 from scripts.llm_batch.requests import is_greedy

@@ -89,7 +89,8 @@ def load_answers(
 CHOSEN = """
 CREATE TABLE chosen AS
 SELECT w.key, w.max_tokens, a.arrival
-FROM (SELECT DISTINCT key, max_tokens FROM requests) w JOIN answers a ON w.key = a.key
+FROM (SELECT DISTINCT key, max_tokens FROM requests SEMI JOIN answers USING (key)) w
+JOIN answers a ON w.key = a.key
 WHERE a.max_tokens = w.max_tokens
    OR (a.error_type IS NULL AND len(a.token_ids) <= w.max_tokens
        AND (a.finish_reason = 'stop' OR len(a.token_ids) < a.max_tokens)

@@ -16,7 +16,7 @@ from scripts import config_manual
 from scripts.config_manual import MANUAL_PATH, updated_manual, updated_schema
 from scripts.llm_batch.config.schema import SCHEMA_PATH, load_schema, to_plain, validate
 from scripts.llm_batch.errors import WorkflowError
-from scripts.llm_batch.metric_types import METRIC_TYPES
+from scripts.llm_batch.evaluation.metric_types import METRIC_TYPES
 from scripts.llm_batch.prompts import ROLES
 
 MANUAL = MANUAL_PATH.read_text(encoding="utf-8")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scripts.llm_batch.diversity import distinct_shares, split_words, unique_shares
+from scripts.llm_batch.evaluation.diversity import distinct_shares, split_words, unique_shares
 
 
 def rows_of(*numbers: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from scripts.llm_batch.environments import (
+from scripts.llm_batch.environments.identity import (
     environment_identity,
     environment_names,
     environment_python,

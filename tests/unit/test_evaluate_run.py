@@ -14,9 +14,9 @@ import pytest
 from scripts.evaluate_run import main, parse_identity
 from scripts.llm_batch.addresses import address
 from scripts.llm_batch.errors import ConfigError, WorkflowError
-from scripts.llm_batch.metrics import Judgement, NamedMetric
-from scripts.llm_batch.metrics_document import DEFINITIONS, Subject, metrics_document
-from scripts.llm_batch.scoring import COLUMNS, read_completions, score
+from scripts.llm_batch.evaluation.document import DEFINITIONS, Subject, metrics_document
+from scripts.llm_batch.evaluation.metrics import Judgement, NamedMetric
+from scripts.llm_batch.evaluation.scoring import COLUMNS, read_completions, score
 from scripts.llm_batch.tables import COMPLETIONS
 
 Record = dict[str, Any]

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from scripts.llm_batch.errors import ConfigError
-from scripts.llm_batch.metric_types import METRIC_TYPES
-from scripts.llm_batch.metrics import Judgement, build_metric, registered_types
-from scripts.llm_batch.numeric import canonical_number, find_number
+from scripts.llm_batch.evaluation.metric_types import METRIC_TYPES
+from scripts.llm_batch.evaluation.metrics import Judgement, build_metric, registered_types
+from scripts.llm_batch.evaluation.numeric import canonical_number, find_number
 
 
 def judge(specification: dict[str, Any], text: str, reference: Any) -> Judgement | None:

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from scripts.llm_batch.pip_settings import (
+from scripts.llm_batch.environments.pip_settings import (
     PipSettings,
     read_pip_settings,
     uv_arguments,
     uv_variables,
     without_passwords,
 )
-from scripts.llm_batch.uv_calls import clean_environment, diagnosis
+from scripts.llm_batch.environments.uv_calls import clean_environment, diagnosis
 
 
 @pytest.fixture

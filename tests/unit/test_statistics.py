@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
-from scripts.llm_batch.statistics import (
+from scripts.llm_batch.evaluation.statistics import (
     BOOTSTRAP,
     LEVEL,
     WILSON,

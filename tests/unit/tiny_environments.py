@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 
 from scripts.llm_batch.addresses import address
-from scripts.llm_batch.environments import environment_identity
+from scripts.llm_batch.environments.identity import environment_identity
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"

@@ -20,7 +20,7 @@ from scripts.llm_batch.config.records import (
 )
 from scripts.llm_batch.config.sampling import normalise_sampling
 from scripts.llm_batch.config.schema import defaults, engine_schema, load_schema
-from scripts.llm_batch.metric_types import METRIC_TYPES
+from scripts.llm_batch.evaluation.metric_types import METRIC_TYPES
 
 NO_ENVIRONMENT = "none"
 """Stands for the environment of a dummy engine that names none."""

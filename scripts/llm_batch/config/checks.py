@@ -12,7 +12,7 @@ from scripts.llm_batch.config.engines import engine_problems, strict_problems
 from scripts.llm_batch.config.errors import ConfigPath, Problem, nearest, path_text
 from scripts.llm_batch.config.sampling import sampling_problems
 from scripts.llm_batch.config.schema import known_reference
-from scripts.llm_batch.metric_types import RESERVED_NAMES
+from scripts.llm_batch.evaluation.metric_types import RESERVED_NAMES
 from scripts.llm_batch.templates import template_problem
 
 REQUIRED = ("experiment", "models", "engines", "prompts", "samplings", "runs")

@@ -8,7 +8,7 @@ from typing import Any
 from scripts.llm_batch.config.build import names_of
 from scripts.llm_batch.config.errors import ConfigPath, Problem
 from scripts.llm_batch.config.schema import SCHEMA_PATH, known_reference
-from scripts.llm_batch.environments import environment_names
+from scripts.llm_batch.environments.identity import environment_names
 
 ENVS = SCHEMA_PATH.parents[2] / "envs"
 CPU = "cpu"

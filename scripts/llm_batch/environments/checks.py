@@ -1,0 +1,206 @@
+"""Checks around building an environment: the machine before it, the packages after it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from scripts.llm_batch.environments.identity import EnvironmentSpec, canonical_name
+from scripts.llm_batch.environments.uv_calls import clean_environment, run_logged
+from scripts.llm_batch.errors import WorkflowError
+
+MACHINES = {("linux", "x86_64"): "linux-64"}
+
+# Run by the new interpreter: what is installed, and whether the modules can be imported.
+_PROBE = """
+import importlib, importlib.metadata, json, platform, sys
+modules = {}
+for name in sys.argv[2:]:
+    try:
+        module = importlib.import_module(name)
+        modules[name] = {"version": str(getattr(module, "__version__", None))}
+    except Exception as error:
+        modules[name] = {"error": f"{type(error).__name__}: {error}"}
+found = {
+    "python": platform.python_version(),
+    "implementation": platform.python_implementation(),
+    "base": sys.base_prefix,
+    "packages": [[d.metadata["Name"], d.version] for d in importlib.metadata.distributions()],
+    "modules": modules,
+    "cuda": getattr(getattr(sys.modules.get("torch"), "version", None), "cuda", None),
+}
+with open(sys.argv[1], "w") as stream:
+    json.dump(found, stream)
+"""
+
+
+@dataclass(frozen=True)
+class Installed:
+    """What the new interpreter says about itself; `cuda` is the CUDA version of torch, if any."""
+
+    python: str
+    implementation: str
+    base: str
+    packages: Mapping[str, str]
+    versions: Mapping[str, str]
+    cuda: str | None
+
+
+def check_machine(spec: EnvironmentSpec, parent: Path) -> None:
+    """Raise `WorkflowError` if this machine cannot hold or run the environment."""
+    found = MACHINES.get((sys.platform, platform.machine()))
+    if found != spec.platform:
+        raise WorkflowError(
+            f"environment {spec.name} is for {spec.platform}, this machine is {sys.platform} "
+            f"{platform.machine()}; run on a Linux machine with an x86-64 processor"
+        )
+    check_glibc(spec)
+    for program, package in spec.programs.items():
+        if shutil.which(program) is None:
+            raise WorkflowError(
+                f"environment {spec.name} needs the program {program}, which is not on PATH; "
+                f"install the system package {package}"
+            )
+    for place in sorted({parent, *other_disks(parent)}):
+        check_space(spec, place)
+
+
+def check_glibc(spec: EnvironmentSpec) -> None:
+    """Raise `WorkflowError` if the C library is older than the wheels accept."""
+    library, version = platform.libc_ver(sys.executable)
+    if spec.glibc is None:
+        return
+    if library != "glibc" or _numbers(version) < _numbers(spec.glibc):
+        raise WorkflowError(
+            f"environment {spec.name} needs glibc {spec.glibc} or newer, this machine has "
+            f"{library or 'another C library'} {version}; use a newer system or a container"
+        )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())
+
+
+def check_space(spec: EnvironmentSpec, place: Path) -> None:
+    """Raise `WorkflowError` if the disk that holds `place` is too full."""
+    free = shutil.disk_usage(place).free // 1_000_000
+    if free < spec.megabytes:
+        raise WorkflowError(
+            f"{place}: environment {spec.name} needs {spec.megabytes / 1000:.1f} GB here, "
+            f"{free / 1000:.1f} GB are free; free some space"
+        )
+
+
+def other_disks(parent: Path) -> Iterator[Path]:
+    """Yield uv's cache if it is on another disk: then every package is stored twice."""
+    if os.environ.get("UV_NO_CACHE"):
+        return
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    place = Path(os.environ.get("UV_CACHE_DIR") or Path(home) / "uv").absolute()
+    while not place.exists():
+        place = place.parent
+    if place.stat().st_dev != parent.stat().st_dev:
+        yield place
+
+
+def find_python(version: str) -> str:
+    """Return what `uv venv --python` is told: an interpreter's path, else the version itself.
+
+    The interpreter that runs this comes first, then those on PATH that really start (a version
+    manager puts programs there that only say what is missing). uv itself looks further, and
+    fetches one if there is none.
+    """
+    if f"{sys.version_info[0]}.{sys.version_info[1]}" == version:
+        return sys.executable
+    for folder in os.get_exec_path():
+        candidate = Path(folder) / f"python{version}"
+        if os.access(candidate, os.X_OK) and _starts(candidate, version):
+            return str(candidate)
+    return version
+
+
+def _starts(python: Path, version: str) -> bool:
+    code = "import sys, venv; print('%d.%d' % sys.version_info[:2])"
+    try:
+        command = [str(python), "-I", "-c", code]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return result.returncode == 0 and result.stdout.strip() == version
+
+
+def probe(python: Path, spec: EnvironmentSpec, scratch: Path) -> Installed:
+    """Ask the new interpreter what it has, importing the modules of `spec.imports`.
+
+    `scratch` is a folder for what modules write when they are imported. Raises `WorkflowError`
+    if the interpreter dies or a module cannot be imported.
+    """
+    answer = scratch / "probe.json"
+    private = {
+        "VLLM_CACHE_ROOT": str(scratch / "vllm"),
+        "VLLM_CONFIG_ROOT": str(scratch / "vllm"),
+        "VLLM_NO_USAGE_STATS": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
+    command = [str(python), "-I", "-c", _PROBE, str(answer), *spec.imports]
+    code, _ = run_logged(command, clean_environment(os.environ, private))
+    if not answer.exists():
+        raise WorkflowError(
+            f"environment {spec.name}: importing {', '.join(spec.imports) or 'nothing'} "
+            f"{_death(code)}; the log above has what was printed"
+        )
+    found = json.loads(answer.read_text(encoding="utf-8"))
+    for name, module in found["modules"].items():
+        if "error" in module:
+            detail = " ".join(module["error"].split())
+            raise WorkflowError(
+                f"environment {spec.name}: all packages are installed, but `import {name}` fails "
+                f"({detail}); a system library may be missing, the log above has more"
+            )
+    return Installed(
+        python=found["python"],
+        implementation=found["implementation"],
+        base=found["base"],
+        packages={canonical_name(name): version for name, version in found["packages"]},
+        versions={name: module["version"] for name, module in found["modules"].items()},
+        cuda=found["cuda"],
+    )
+
+
+def _death(code: int) -> str:
+    if code == -signal.SIGILL:
+        return "needs processor instructions that this machine lacks (SIGILL)"
+    if code == -signal.SIGKILL:
+        return "was killed, perhaps for want of memory"
+    return f"ended with exit code {code}"
+
+
+def verify(spec: EnvironmentSpec, locked: Mapping[str, str], installed: Installed) -> None:
+    """Raise `WorkflowError` unless exactly the locked packages are there, in their versions."""
+    problems = [
+        f"{name} is {installed.packages.get(name, 'missing')}, locked is {version}"
+        for name, version in locked.items()
+        if installed.packages.get(name) != version
+    ]
+    extra = sorted(set(installed.packages) - set(locked))
+    problems += [f"{name} is not in the lock" for name in extra]
+    problems += [
+        f"module {name} says {installed.versions[name]}, expected is {version}"
+        for name, version in spec.imports.items()
+        if installed.versions[name] != version
+    ]
+    if not installed.python.startswith(spec.python + "."):
+        problems.append(f"Python is {installed.python}, expected is {spec.python}")
+    if problems:
+        raise WorkflowError(
+            f"environment {spec.name} is not what its lock says: {'; '.join(problems)}; "
+            "run again, and report it if it stays"
+        )

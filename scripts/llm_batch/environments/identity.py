@@ -1,0 +1,147 @@
+"""Environments: what `envs/<name>.yaml` and its lock say, and where an interpreter lies.
+
+Imported while the Snakefile is parsed, so nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from scripts.llm_batch.errors import ConfigError, WorkflowError
+
+NOT_ENGINES = frozenset({"workflow", "development"})
+"""Files in `envs/` that are for the workflow itself."""
+
+_PIN = re.compile(r"^(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[^\s;\\]+)")
+_HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}\b")
+
+
+@dataclass(frozen=True)
+class EnvironmentSpec:
+    """One `envs/<name>.yaml`.
+
+    `indexes` maps the address of a package index to the packages it is asked for, `imports` a
+    module to the `__version__` it must have, `programs` a program to the system package it is in.
+    `glibc` is the oldest C library, `megabytes` the free disk space that building needs.
+    """
+
+    name: str
+    python: str
+    platform: str
+    glibc: str | None
+    indexes: Mapping[str, tuple[str, ...]]
+    imports: Mapping[str, str]
+    programs: Mapping[str, str]
+    megabytes: int
+    vllm: Mapping[str, str]
+
+
+def environment_names(envs_dir: Path) -> list[str]:
+    """Return the environments that have both a description and a lock."""
+    return sorted(
+        path.stem
+        for path in envs_dir.glob("*.yaml")
+        if path.stem not in NOT_ENGINES and lock_path(path.stem, envs_dir).is_file()
+    )
+
+
+def lock_path(name: str, envs_dir: Path) -> Path:
+    """Return the lock of an environment: every package, its version and the hash of its wheel."""
+    return envs_dir / f"{name}.requirements.txt"
+
+
+def environment_identity(name: str, envs_dir: Path) -> dict[str, Any]:
+    """Return what decides the bytes of an environment: its locks, its Python and its platform.
+
+    Raises `ConfigError` if there is no such environment.
+    """
+    spec = load_spec(name, envs_dir)
+    lock = lock_path(name, envs_dir)
+    digest = hashlib.sha256(lock.read_bytes()).hexdigest()
+    return {
+        "name": name,
+        "lock_sha256": {lock.name: digest},
+        "python": spec.python,
+        "platform": spec.platform,
+    }
+
+
+def load_spec(name: str, envs_dir: Path) -> EnvironmentSpec:
+    """Read `<name>.yaml`; raise `ConfigError` if the environment is unknown or ill-described."""
+    names = environment_names(envs_dir)
+    if name not in names:
+        # Not the config's own `nearest`: the config asks this module which environments exist.
+        close = difflib.get_close_matches(name.lower(), names, n=1)
+        meant = f"; did you mean '{close[0]}'?" if close else ""
+        known = ", ".join(names) or "none"
+        raise ConfigError(f"there is no environment '{name}'; there are: {known}{meant}")
+    path = envs_dir / f"{name}.yaml"
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return EnvironmentSpec(
+            name=str(raw["name"]),
+            python=str(raw["python"]),
+            platform=str(raw["platform"]),
+            glibc=str(raw["glibc"]) if raw.get("glibc") else None,
+            indexes={url: tuple(some) for url, some in (raw.get("indexes") or {}).items()},
+            imports={str(k): str(v) for k, v in (raw.get("imports") or {}).items()},
+            programs={str(k): str(v) for k, v in (raw.get("programs") or {}).items()},
+            megabytes=int(raw.get("megabytes") or 0),
+            vllm={str(k): str(v) for k, v in (raw.get("vllm") or {}).items()},
+        )
+    except (AttributeError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+        detail = " ".join(str(error).split())
+        raise ConfigError(
+            f"{path}: not a description of an environment ({detail}); compare it with envs/cpu.yaml"
+        ) from None
+
+
+def canonical_name(name: str) -> str:
+    """Return a package's name as indexes compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def requirement_blocks(text: str) -> list[str]:
+    """Return the requirements of a lock, each with its hashes, on one line."""
+    joined = re.sub(r"\s*\\\n\s*", " ", text)
+    return [line for line in joined.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def locked_packages(lock: Path) -> dict[str, str]:
+    """Return the version of each package in a lock, by canonical name.
+
+    Raises `WorkflowError` for a requirement without an exact version or without a hash.
+    """
+    packages = {}
+    for block in requirement_blocks(lock.read_text(encoding="utf-8")):
+        pin = _PIN.match(block)
+        if pin is None or not _HASH.search(block):
+            raise WorkflowError(
+                f"{lock}: '{block.split(' --hash')[0]}' has no exact version or no sha256; "
+                "make the lock again with `make lock`"
+            )
+        packages[canonical_name(pin["name"])] = pin["version"]
+    return packages
+
+
+def environment_python(folder: Path) -> Path:
+    """Return the interpreter of the built environment in `folder`.
+
+    Raises `WorkflowError` if it is not there or no longer starts from where it was linked to.
+    """
+    # Not resolved: a virtual environment is recognised by the path that it is started with.
+    python = folder.absolute() / "bin/python"
+    if not python.exists():
+        raise WorkflowError(
+            f"{python}: missing, or the Python that it was made from has been removed; "
+            f"delete {folder} and run the workflow again to build it anew"
+        )
+    return python

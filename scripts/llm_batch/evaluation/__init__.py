@@ -1,0 +1,1 @@
+"""What a run's completions are worth: scores, statistics and their document."""
