@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from scripts.llm_batch.addresses import (
     address,
@@ -26,6 +27,7 @@ from scripts.llm_batch.addresses import (
 )
 from scripts.llm_batch.answers import engine_journals, read_journals
 from scripts.llm_batch.config.records import Prompts
+from scripts.llm_batch.cycles import cycles_ignored
 from scripts.llm_batch.digests import DigestMemo
 from scripts.llm_batch.errors import WorkflowError, run_cli
 from scripts.llm_batch.expansion import (
@@ -41,6 +43,7 @@ from scripts.llm_batch.sharding import (
     database,
     load_answers,
     load_requests,
+    wanted_answers,
     write_reused,
     write_shards,
 )
@@ -121,7 +124,9 @@ def fill_batch(batch: Mapping[str, Any], place: Place) -> dict[str, Any]:
     # Not before: each process of the expansion needs memory of its own.
     with database(place.scratch, place.threads) as connection:
         load_requests(connection, written.requests)
-        load_answers(connection, read_journals(journals), place.scratch)
+        wanted = wanted_answers(connection) if journals else None
+        with cycles_ignored():
+            load_answers(connection, read_journals(journals, wanted), place.scratch)
         reused = write_reused(connection, place.folder / "reused.parquet")
         counts = write_shards(connection, place.folder / "requests", shards, written.samplings)
     return {
@@ -163,7 +168,36 @@ def write_ledgers(expansion: Expansion, place: Place, written: Written) -> None:
             written.requests.append(expansion.requests(block))
             for run, writer in writers.items():
                 move_rows(expansion.ledger(block, run), writer)
+    for run in writers:
+        check_ledger(place.folder / "ledger" / f"{run}.parquet", expansion.prompts)
     written.rows.update({run: writer.rows for run, writer in writers.items()})
+
+
+def check_ledger(path: Path, prompts: Prompts) -> None:
+    """Raise `WorkflowError` for what makes a whole prompts file useless: before any engine starts.
+
+    That is a reference that no row has, and a template that no row can fill.
+    """
+    ledger = pq.ParquetFile(path)
+    filled = {name: 0 for name in ("key", "reference")}
+    for group in range(ledger.metadata.num_row_groups):
+        for name in filled:
+            column = ledger.metadata.row_group(group).column(LEDGER.get_field_index(name))
+            filled[name] += column.num_values - column.statistics.null_count
+    if not ledger.metadata.num_rows:
+        return
+    if not filled["key"]:
+        first = ledger.read_row_group(0, ["error_type", "error_message"]).slice(0, 1).to_pylist()[0]
+        raise WorkflowError(
+            f"{prompts.path}: none of its {ledger.metadata.num_rows} rows makes a prompt "
+            f"({first['error_type']}; {first['error_message']}); mend the file or the prompts "
+            "section of the config"
+        )
+    if prompts.reference is not None and not filled["reference"]:
+        raise WorkflowError(
+            f"{prompts.path}: no row has the field '{prompts.reference}' that the config names "
+            "as reference; name the field that has, or leave reference out"
+        )
 
 
 def move_rows(source: Path, writer: TableWriter) -> None:

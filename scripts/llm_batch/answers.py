@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
 
@@ -18,6 +20,10 @@ log = logging.getLogger(__name__)
 CHUNK_ROWS = 20_000
 """Answers held as Python objects at a time: some 20 MB for answers of 200 tokens."""
 
+NumberedLine = tuple[int, bytes]
+
+_KEY = b'{"key":"'
+
 
 def engine_journals(engines: Path, address: str) -> list[Path]:
     """Return the journals of the engine at `address`, whatever it was named, in a fixed order.
@@ -27,49 +33,89 @@ def engine_journals(engines: Path, address: str) -> list[Path]:
     return sorted(engines.glob(f"*-{address}/journals/*.jsonl"), key=lambda path: path.name)
 
 
-def read_journals(paths: Iterable[Path]) -> Iterator[pa.RecordBatch]:
+class Wanted:
+    """The keys that a batch asks for, to pass over the answers to others without decoding them.
+
+    Held are eight digits of each: of ten million keys one in 400 others is taken for wanted.
+    """
+
+    def __init__(self, heads: bytes) -> None:
+        """`heads` are the first eight digits of the keys, one after another."""
+        self._heads = np.unique(np.frombuffer(heads, dtype=np.uint64))
+
+    def among(self, lines: Sequence[NumberedLine]) -> list[NumberedLine]:
+        """Return the lines of a journal that may be wanted."""
+        begin, end = len(_KEY), len(_KEY) + 8
+        heads = b"".join([line[begin:end].ljust(8) for _, line in lines])
+        found = np.isin(np.frombuffer(heads, dtype=np.uint64), self._heads).tolist()
+        return [
+            numbered
+            for numbered, wanted in zip(lines, found, strict=True)
+            if wanted or not numbered[1].startswith(_KEY)
+        ]
+
+
+def read_journals(paths: Iterable[Path], wanted: Wanted | None = None) -> Iterator[pa.RecordBatch]:
     """Yield the answers of `paths` as record batches of the ANSWERS schema, in file order.
 
     A torn last line, left by a killed worker, is dropped; a broken line within a file is reported
     and dropped too: its request is open again, so nothing wrong can come of it. Errors that are
-    to be asked again are left out, see `retries`.
+    to be asked again are left out, see `retries`, and most answers that are not `wanted`.
     """
-    rows: list[dict[str, Any]] = []
     for path, void in read_marks(paths).items():
-        for answer in read_journal(path):
-            row = answer_row(answer)
-            if row["error_type"] in void:
-                continue
-            rows.append(row)
-            if len(rows) >= CHUNK_ROWS:
-                yield pa.RecordBatch.from_pylist(rows, schema=ANSWERS)
-                rows = []
-    if rows:
-        yield pa.RecordBatch.from_pylist(rows, schema=ANSWERS)
+        lines = _whole_lines(path)
+        while chunk := list(islice(lines, CHUNK_ROWS)):
+            answers = _decoded(path, chunk if wanted is None else wanted.among(chunk))
+            batch = answer_batch([a for a in answers if _error(a).get("type") not in void])
+            if batch.num_rows:
+                yield batch
 
 
 def read_journal(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the answers of one journal as they were written."""
+    return _decoded(path, _whole_lines(path))
+
+
+def _whole_lines(path: Path) -> Iterator[NumberedLine]:
     with path.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                record = orjson.loads(line)
-            except orjson.JSONDecodeError:
-                log.warning("%s:%d: broken line; its request counts as open", path, number)
-                continue
-            if "key" in record:
-                yield record
+            if line.endswith(b"\n"):
+                yield number, line
+
+
+def _decoded(path: Path, lines: Iterable[NumberedLine]) -> Iterator[dict[str, Any]]:
+    for number, line in lines:
+        try:
+            record = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            log.warning("%s:%d: broken line; its request counts as open", path, number)
+            continue
+        if "key" in record:
+            yield record
+
+
+def answer_batch(answers: Sequence[dict[str, Any]]) -> pa.RecordBatch:
+    """Return journal lines as rows of the ANSWERS table."""
+    columns: dict[str, list[Any]] = {
+        name: [answer.get(name) for answer in answers] for name in ANSWERS.names
+    }
+    for name in ("stop_reason", "logprobs", "prompt_logprobs"):
+        columns[name] = [None if value is None else _json(value) for value in columns[name]]
+    columns["error_type"] = [_error(answer).get("type") for answer in answers]
+    columns["error_message"] = [_error(answer).get("message") for answer in answers]
+    arrays = [pa.array(columns[field.name], type=field.type) for field in ANSWERS]
+    return pa.RecordBatch.from_arrays(arrays, schema=ANSWERS)
 
 
 def answer_row(answer: dict[str, Any]) -> dict[str, Any]:
-    """Return a journal line as a row of the ANSWERS table."""
-    row = {name: answer.get(name) for name in ANSWERS.names}
-    for name in ("stop_reason", "logprobs", "prompt_logprobs"):
-        if row[name] is not None:
-            row[name] = orjson.dumps(row[name], option=orjson.OPT_NON_STR_KEYS).decode()
-    error = answer.get("error") or {}
-    row["error_type"] = error.get("type")
-    row["error_message"] = error.get("message")
-    return row
+    """Return one journal line as a row of the ANSWERS table; for many see `answer_batch`."""
+    (row,) = answer_batch([answer]).to_pylist()
+    return dict(row)
+
+
+def _error(answer: dict[str, Any]) -> dict[str, Any]:
+    return answer.get("error") or {}
+
+
+def _json(value: Any) -> str:
+    return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()

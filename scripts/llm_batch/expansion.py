@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scripts.llm_batch.config.records import Prompts
+from scripts.llm_batch.cycles import cycles_ignored
 from scripts.llm_batch.errors import WorkflowError
 from scripts.llm_batch.ledger import (
     REQUESTS,
@@ -131,7 +132,7 @@ def _expand_alone(
     expansion: Expansion, blocks: Iterator[tuple[int, Block]], numbering: RowNumbering
 ) -> Iterator[int]:
     expander = BlockExpander(expansion)
-    with _cycles_ignored():
+    with cycles_ignored():
         for number, block in blocks:
             expander.expand(number, numbering.number(expander.render(block)))
             gc.collect()
@@ -201,7 +202,7 @@ def _work(connection: Connection, expansion: Expansion) -> None:
     # Ctrl-C goes to all processes of a terminal; the first of them ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     expander = BlockExpander(expansion)
-    with _cycles_ignored():
+    with cycles_ignored():
         while True:
             try:
                 number, block = connection.recv()
@@ -214,18 +215,6 @@ def _work(connection: Connection, expansion: Expansion) -> None:
             except Exception as error:
                 error.add_note(traceback.format_exc())
                 connection.send(error)
-
-
-@contextmanager
-def _cycles_ignored() -> Iterator[None]:
-    """Keep Python from looking for cycles among rows, which are trees: a third of the work."""
-    gc.freeze()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-        gc.unfreeze()
 
 
 def _send(worker: Connection, message: object) -> None:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from scripts.llm_batch.addresses import atomic_path
+from scripts.llm_batch.answers import Wanted
 from scripts.llm_batch.ledger import REQUESTS, SamplingText, request_lines
 from scripts.llm_batch.parquet import write_table
 from scripts.llm_batch.tables import ANSWERS
@@ -73,10 +74,16 @@ def load_requests(connection: duckdb.DuckDBPyConnection, files: Sequence[Path]) 
     view_parquet(connection, "requests", files, REQUESTS)
 
 
+def wanted_answers(connection: duckdb.DuckDBPyConnection) -> Wanted:
+    """Return the keys of all requests, to read journals with; all are of 32 digits."""
+    heads = connection.sql("SELECT left(key, 8) FROM requests").to_arrow_reader(STREAM_ROWS)
+    return Wanted(b"".join(_text(batch.column(0)) for batch in heads))
+
+
 def load_answers(
     connection: duckdb.DuckDBPyConnection, batches: Iterable[pa.RecordBatch], scratch: Path
 ) -> None:
-    """Make view `answers` of all answers so far, numbered from the earliest as `arrival`."""
+    """Make view `answers` of the answers so far, numbered from the earliest as `arrival`."""
     path = scratch / "answers.parquet"
     write_table(path, batches, ANSWERS)
     connection.read_parquet(str(path), file_row_number=True).create_view("journaled")

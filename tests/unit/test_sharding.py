@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scripts.llm_batch.answers import answer_row, read_journals
+from scripts.llm_batch.answers import Wanted, answer_row, read_journals
 from scripts.llm_batch.ledger import REQUESTS, SamplingText
 from scripts.llm_batch.sharding import (
     ShardCount,
     database,
     load_answers,
     load_requests,
+    wanted_answers,
     write_reused,
     write_shards,
 )
@@ -163,3 +165,28 @@ def test_a_torn_last_line_and_a_broken_line_are_dropped(tmp_path: Path) -> None:
     journal.write_text("\n".join([*lines, torn]))
     batches = list(read_journals([journal]))
     assert [key for batch in batches for key in batch.column("key").to_pylist()] == ["a", "b"]
+
+
+def test_answers_that_nobody_wants_are_passed_over(tmp_path: Path) -> None:
+    journal = tmp_path / "journal.jsonl"
+    keys = [f"{number:08x}{'0' * 24}" for number in range(50)]
+    lines = [orjson.dumps(answer(key, 16, 3, "stop")) for key in keys]
+    spaced = [json.dumps(answer("f" * 32, 16, 3, "stop")).encode(), b"short"]
+    journal.write_bytes(b"\n".join([b'{"journal": {}}', *lines, *spaced, b""]))
+    wanted = [keys[7], keys[31], "e" * 32]
+    found = read_journals([journal], Wanted("".join(key[:8] for key in wanted).encode()))
+    # Lines that others have written are decoded, and left to the join.
+    assert [key for batch in found for key in batch.column("key").to_pylist()] == [
+        keys[7],
+        keys[31],
+        "f" * 32,
+    ]
+
+
+def test_the_keys_of_all_requests_are_wanted(
+    connection: duckdb.DuckDBPyConnection, tmp_path: Path
+) -> None:
+    keys = [f"{number * 99:032x}" for number in range(20_000)]
+    want(connection, tmp_path, *((f"{key[::-1]}", 16) for key in keys))
+    lines = [(number, f'{{"key":"{key[::-1]}",'.encode()) for number, key in enumerate(keys)]
+    assert wanted_answers(connection).among(lines) == lines
