@@ -43,6 +43,9 @@ rule all:
         f"results/experiments/{PLAN.experiment}/experiment.json",
         f"results/reports/{PLAN.report.folder}/verdict.json",
         collect("results/runs/{folder}/manifest.json", folder=PLAN.runs),
+        collect(
+            "results/evaluations/{folder}/manifest.json", folder=RESULTS.evaluations
+        ),
 
 
 rule environments:

@@ -179,7 +179,7 @@ def check_ledger(path: Path, prompts: Prompts) -> None:
     That is a reference that no row has, and a template that no row can fill.
     """
     ledger = pq.ParquetFile(path)
-    filled = {name: 0 for name in ("key", "reference")}
+    filled = dict.fromkeys(("key", "reference"), 0)
     for group in range(ledger.metadata.num_row_groups):
         for name in filled:
             column = ledger.metadata.row_group(group).column(LEDGER.get_field_index(name))

@@ -190,3 +190,27 @@ def test_a_bumped_lock_re_runs_exactly_the_dependents(project: Project) -> None:
     bumped = project.run("--dry-run").output
     assert plan != bumped
     assert project.planned() == before
+
+
+def test_a_reference_that_no_row_has_is_told_before_an_engine_starts(project: Project) -> None:
+    config = project.read_config()
+    config["prompts"]["questions"]["reference"] = "anser"
+    project.write_config(config)
+    before = project.answered()
+    outcome = project.snakemake()
+    assert outcome.code != 0
+    assert "no row has the field 'anser' that the config names as reference" in outcome.output
+    assert project.answered() == before
+
+
+def test_a_template_that_no_row_can_fill_is_told_before_an_engine_starts(
+    project: Project,
+) -> None:
+    config = project.read_config()
+    config["prompts"]["questions"]["template"] = "{{ qestion }}"
+    project.write_config(config)
+    before = project.answered()
+    outcome = project.snakemake()
+    assert outcome.code != 0
+    assert "did you mean 'question'?" in outcome.output
+    assert project.answered() == before
