@@ -52,11 +52,11 @@ def lines_of(text: bytes) -> list[int]:
 
 
 def section(path: str, **more: Any) -> dict[str, Any]:
-    return {"path": path, "id": "id", "reference": "reference", **more}
+    return {"path": path, "id": "id", **more}
 
 
 SECTIONS = {
-    "own": section("own.jsonl"),
+    "own": section("own.jsonl", reference="reference"),
     "filled": section("filled.jsonl", template=TEMPLATE_TEXT),
     "chat": section("filled.jsonl", messages=[{"role": "user", "content": TEMPLATE_TEXT}]),
 }
