@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from scripts.llm_batch import merging
 from scripts.llm_batch.addresses import address, canonical_json
 from scripts.llm_batch.errors import WorkflowError
 from scripts.llm_batch.tables import ANSWERS, COMPLETIONS, LEDGER
@@ -149,6 +150,63 @@ def test_a_missing_answer_is_named(tmp_path: Path) -> None:
 def test_a_duplicate_answer_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(WorkflowError, match="1 requests have more than one answer"):
         merge(tmp_path, [entry(1, 0, "k")], [answer("k")], [answer("k")])
+
+
+def test_problems_of_all_batches_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merging, "STREAM_ROWS", 4)
+    ledger = [entry(line, 0, f"k{line}") for line in range(1, 21)]
+    with pytest.raises(WorkflowError, match=r"17 requests have no answer \(the first: k2\)"):
+        merge(tmp_path / "none", ledger, [], [answer(f"k{line}") for line in (1, 9, 20)])
+    with pytest.raises(WorkflowError, match=r"2 requests have more than one .*first: k7\)"):
+        answers = [answer(row["key"]) for row in ledger]
+        merge(tmp_path / "two", ledger, [answer("k7"), answer("k18")], answers)
+    assert not list(tmp_path.glob("*/runs/*/completions*"))
+
+
+@pytest.mark.parametrize("rows", [1, 3, 7, 8192])
+def test_the_size_of_batches_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    ledger = [
+        entry(line, sample, None if line == 4 else f"k{line % 5}{sample}", error_type=None)
+        for line in range(1, 12)
+        for sample in (0, 1)
+    ]
+    for row in ledger:
+        row["error_type"] = None if row["key"] else "prompt_empty"
+    keys = sorted({row["key"] for row in ledger if row["key"]})
+    broken = {"error_type": "output_corrupted", "error_message": "m"}
+    answers = [answer(key, **(broken if key == "k30" else {})) for key in keys]
+    expected = merge(tmp_path / "whole", ledger, [], answers)
+    monkeypatch.setattr(merging, "STREAM_ROWS", rows)
+    found = merge(tmp_path / "parts", ledger, answers[::3], answers[1::3], answers[2::3])
+    for name in ("completions.parquet", "completions.jsonl", "failures.jsonl"):
+        assert (found / name).read_bytes() == (expected / name).read_bytes()
+    errors = [row["error"] and row["error"]["type"] for row in lines(found / "completions.jsonl")]
+    assert [row["key"] for row in ledger] == [
+        None if error == "prompt_empty" else row["key"]
+        for row, error in zip(ledger, errors, strict=True)
+    ]
+    assert errors.count("output_corrupted") == 2
+
+
+def test_keys_of_one_hash_are_not_mixed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = [entry(line, 0, f"k{line}") for line in range(1, 20)]
+    answers = [answer(row["key"]) for row in ledger]
+    expected = merge(tmp_path / "one", ledger, [], answers)
+    monkeypatch.setattr(merging, "PLACED", merging.PLACED.replace("hash(key, max_tokens)", "7"))
+    found = merge(tmp_path / "two", ledger, [], answers)
+    name = "completions.parquet"
+    assert (found / name).read_bytes() == (expected / name).read_bytes()
+
+
+def test_answers_of_other_runs_and_limits_are_left_out(tmp_path: Path) -> None:
+    others = [answer("k1", max_tokens=99, text="long"), answer("x")]
+    folder = merge(tmp_path, [entry(1, 0, "k1")], [answer("y")], [*others, answer("k1")])
+    assert [row["text"] for row in lines(folder / "completions.jsonl")] == ["text of k1"]
+    assert json.loads((folder / "facts.json").read_text())["reused"] == 0
 
 
 def test_the_same_answers_make_the_same_bytes(tmp_path: Path) -> None:
