@@ -174,10 +174,14 @@ def engine_spec(arguments: argparse.Namespace) -> EngineSpec:
     model, environment = Path(arguments.model), Path(arguments.environment)
     snapshot = model / "snapshot"
     if not arguments.model or not (snapshot / "config.json").is_file():
-        raise WorkflowError(f"{snapshot}: no model there (config.json); delete {model} and run again")
+        raise WorkflowError(
+            f"{snapshot}: no model there (config.json); delete {model} and run again"
+        )
     interpreter = environment / "bin" / "python"
     if not arguments.environment or shutil.which(interpreter) is None:
-        raise WorkflowError(f"{interpreter}: no interpreter there; delete {environment} and run again, it is built again")
+        raise WorkflowError(
+            f"{interpreter}: no interpreter there; delete {environment} and run again"
+        )
     adapter = model / "adapter"
     return EngineSpec(
         **common,

@@ -126,7 +126,9 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise WorkflowError(f"{path}: missing; run the workflow again to make it") from None
     except (ValueError, UnicodeDecodeError) as error:
-        raise WorkflowError(f"{path}: not valid JSON ({error}); delete its folder and run again") from None
+        raise WorkflowError(
+            f"{path}: not valid JSON ({error}); delete its folder and run again"
+        ) from None
 
 
 def write_identity(folder: Path, stage: str, identity: Any) -> None:

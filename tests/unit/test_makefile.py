@@ -209,7 +209,13 @@ def test_setup_says_what_it_can_set_up(setup: Setup) -> None:
 
 
 def test_make_help_lists_every_target_that_is_for_people() -> None:
-    result = subprocess.run(["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        ["make", "--no-print-directory", "help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     named = [line.split()[1] for line in result.stdout.splitlines()]
     assert named == ["help", "quickstart", "test", "lint", "lock"]
 
