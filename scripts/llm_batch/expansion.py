@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from scripts.llm_batch.ledger import (
     identities,
     number_rows,
 )
-from scripts.llm_batch.numbering import Identities, Numbers, RowNumbering
+from scripts.llm_batch.numbering import Identities, NamesAndLines, Numbers, RowNumbering
 from scripts.llm_batch.prompts import Renderer
 from scripts.llm_batch.rows import BLOCK_BYTES, Block, parse_block, read_blocks
 from scripts.llm_batch.tables import LEDGER
@@ -57,6 +58,11 @@ class Expansion:
     requesters: Mapping[str, Requester]
     scratch: Path
 
+    @property
+    def seeded(self) -> bool:
+        """Whether any request has a seed."""
+        return any(requester.seeded for requester in self.requesters.values())
+
     def ledger(self, block: int, run: str) -> Path:
         """Return where the ledger rows of a block lie, as an Arrow stream."""
         return self.scratch / f"{block}.{run}.ledger"
@@ -78,13 +84,17 @@ class BlockExpander:
         """Render a block, keep it, and return what numbers its rows."""
         rows = parse_block(block)
         self._rows = digest_rows(rows.lines, self._renderer.render_all(rows))
-        return identities(self._rows, named=self._expansion.prompts.id is not None)
+        named = self._expansion.prompts.id is not None
+        return identities(self._rows, named, self._expansion.seeded)
+
+    def own_names(self) -> NamesAndLines:
+        """Return the names and lines of the block that was rendered last."""
+        rows = self._rendered()
+        return rows.names, rows.lines
 
     def expand(self, block: int, numbers: Numbers) -> None:
         """Write the ledgers and requests of the block that was rendered last."""
-        if self._rows is None:
-            raise RuntimeError("expand() comes after render()")
-        rows, self._rows = number_rows(self._rows, numbers), None
+        rows, self._rows = number_rows(self._rendered(), numbers), None
         requests = self._expansion.requests(block)
         settings = {"compression": "lz4", "use_dictionary": False, "write_statistics": False}
         with pq.ParquetWriter(requests, REQUESTS, **settings) as writer:
@@ -99,6 +109,11 @@ class BlockExpander:
                         stream.write_batch(expanded.ledger)
                         writer.write_batch(expanded.requests)
 
+    def _rendered(self) -> DigestedRows:
+        if self._rows is None:
+            raise RuntimeError("a block is rendered first")
+        return self._rows
+
 
 def expand_file(
     expansion: Expansion, processes: int, block_bytes: int = BLOCK_BYTES
@@ -110,8 +125,7 @@ def expand_file(
     path = Path(expansion.prompts.path)
     expansion.scratch.mkdir(parents=True)
     blocks = enumerate(read_blocks(path, block_bytes))
-    seeded = any(requester.seeded for requester in expansion.requesters.values())
-    numbering = RowNumbering(expansion.prompts.limit, seeded)
+    numbering = RowNumbering(expansion.prompts.limit, expansion.seeded)
     if processes > 1:
         yield from _expand_together(expansion, blocks, numbering, processes)
     else:
@@ -134,7 +148,8 @@ def _expand_alone(
     expander = BlockExpander(expansion)
     with cycles_ignored():
         for number, block in blocks:
-            expander.expand(number, numbering.number(expander.render(block)))
+            numbers = numbering.number(expander.render(block), expander.own_names)
+            expander.expand(number, numbers)
             gc.collect()
             yield number
             if numbering.full:
@@ -171,7 +186,7 @@ def _expand_together(
                     feed(worker)
             while next_numbered in rendered:
                 worker, message = rendered.pop(next_numbered)
-                _send(worker, numbering.number(message))
+                _send(worker, numbering.number(message, partial(_ask_names, worker)))
                 next_numbered += 1
             while next_written in written:
                 written.remove(next_written)
@@ -207,7 +222,9 @@ def _work(connection: Connection, expansion: Expansion) -> None:
             try:
                 number, block = connection.recv()
                 connection.send(expander.render(block))
-                expander.expand(number, connection.recv())
+                while (numbers := connection.recv()) is None:
+                    connection.send(expander.own_names())
+                expander.expand(number, numbers)
                 gc.collect()
                 connection.send(None)
             except EOFError:
@@ -215,6 +232,12 @@ def _work(connection: Connection, expansion: Expansion) -> None:
             except Exception as error:
                 error.add_note(traceback.format_exc())
                 connection.send(error)
+
+
+def _ask_names(worker: Connection) -> NamesAndLines:
+    _send(worker, None)
+    names: NamesAndLines = _receive(worker)
+    return names
 
 
 def _send(worker: Connection, message: object) -> None:

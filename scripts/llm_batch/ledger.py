@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from scripts.llm_batch.numbering import Identities, Numbers
+from scripts.llm_batch.occurrences import text_hashes
 from scripts.llm_batch.prompts import RenderedRows
 from scripts.llm_batch.requests import SamplingKey, prompt_digest, request_key, sample_seed
 from scripts.llm_batch.tables import LEDGER
@@ -69,12 +70,21 @@ def digest_rows(lines: Sequence[int], rendered: RenderedRows) -> DigestedRows:
     return DigestedRows(lines, names, sent, digests, rendered)
 
 
-def identities(rows: DigestedRows, named: bool) -> Identities:
-    """Return the identities of rows; `named` tells that rows may have ids of their own."""
-    digits = "".join([digest[:16] or "0" * 16 for digest in rows.digests])
-    digests = np.frombuffer(bytes.fromhex(digits), dtype=">u8").astype(np.uint64)
-    has_prompt = np.array([text is not None for text in rows.sent], dtype=np.bool_)
-    return Identities(rows.lines, rows.names if named else None, digests, has_prompt)
+def identities(rows: DigestedRows, named: bool = True, seeded: bool = True) -> Identities:
+    """Return the identities of rows.
+
+    Rows are `named` if they may have ids of their own; prompts matter only to `seeded` requests.
+    """
+    digits = "".join([digest[:16] for digest in rows.digests]) if seeded else ""
+    places = None
+    if "" in rows.digests:
+        places = np.flatnonzero([digest != "" for digest in rows.digests])
+    return Identities(
+        rows=len(rows.lines),
+        names=text_hashes(rows.names) if named else None,
+        digests=np.frombuffer(bytes.fromhex(digits), dtype=">u8").astype(np.uint64),
+        places=places,
+    )
 
 
 @dataclass(frozen=True, slots=True)

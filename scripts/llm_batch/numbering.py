@@ -5,7 +5,7 @@ Blocks of rows are numbered in file order; all else about them can be found out 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,18 +13,21 @@ from numpy.typing import NDArray
 
 from scripts.llm_batch.occurrences import Hashes, Occurrences, text_hashes
 
+NamesAndLines = tuple[Sequence[str], Sequence[int]]
+
 
 class Identities(NamedTuple):
     """What tells the rows of a block from all other rows of the file.
 
-    `names` is None where all are line numbers; `digests` are the first 64 bits of the prompts',
-    `has_prompt` is false for a row in error.
+    `names` are hashes of ids, None where all are line numbers; `digests` are the first 64 bits of
+    the prompts' digests, of rows that have a prompt only, and `places` the places of these rows,
+    None for all.
     """
 
-    lines: Sequence[int]
-    names: Sequence[str] | None
+    rows: int
+    names: Hashes | None
     digests: Hashes
-    has_prompt: NDArray[np.bool_]
+    places: NDArray[np.int64] | None
 
 
 class Numbers(NamedTuple):
@@ -57,34 +60,36 @@ class RowNumbering:
         """Whether the limit is reached."""
         return self._left is not None and self._left <= 0
 
-    def number(self, block: Identities) -> Numbers:
-        """Return what is to be known about the next block of the file."""
-        kept = len(block.lines)
+    def number(self, block: Identities, own_names: Callable[[], NamesAndLines]) -> Numbers:
+        """Return what is to be known about the next block of the file.
+
+        `own_names` is asked only if an id is repeated.
+        """
+        kept = block.rows
         if self._left is not None:
             kept = min(kept, self._left)
             self._left -= kept
-        occurrences = self._occurrences(block, kept) if self._seeded else {}
-        return Numbers(kept, self._renamed(block, kept), occurrences)
+        renamed = {} if block.names is None else self._renamed(block.names[:kept], own_names)
+        return Numbers(kept, renamed, self._occurrences(block, kept) if self._seeded else {})
 
     def _occurrences(self, block: Identities, kept: int) -> dict[int, int]:
-        places = np.flatnonzero(block.has_prompt[:kept])
-        counts = self._prompts.add(block.digests[:kept][places])
+        places = np.arange(block.rows) if block.places is None else block.places
+        places = places[places < kept]
+        counts = self._prompts.add(block.digests[: len(places)])
         repeated = np.flatnonzero(counts)
         return dict(zip(places[repeated].tolist(), counts[repeated].tolist(), strict=True))
 
-    def _renamed(self, block: Identities, kept: int) -> dict[int, str]:
+    def _renamed(self, hashes: Hashes, own_names: Callable[[], NamesAndLines]) -> dict[int, str]:
         """Return `<id>#<line>` for the rows whose id an earlier row has."""
-        if block.names is None:
-            return {}
-        hashes = text_hashes(block.names[:kept])
         if not self._names.add(hashes).any():
             return {}
         # Rare: one after another, because a new name can be the id of a later row.
         self._names.take_back(hashes)
+        names, lines = own_names()
         renamed = {}
         for place, value in enumerate(hashes.tolist()):
-            name = block.names[place]
+            name = names[place]
             while self._names.add_one(value):
-                name = renamed[place] = f"{name}#{block.lines[place]}"
+                name = renamed[place] = f"{name}#{lines[place]}"
                 value = int(text_hashes([name])[0])
         return renamed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scripts.llm_batch.ledger import (
+    DigestedRows,
     NumberedRows,
     Requester,
     digest_rows,
@@ -19,7 +21,7 @@ from scripts.llm_batch.ledger import (
     number_rows,
     request_lines,
 )
-from scripts.llm_batch.numbering import RowNumbering
+from scripts.llm_batch.numbering import NamesAndLines, RowNumbering
 from scripts.llm_batch.prompts import Rendered, RenderedRows
 from scripts.llm_batch.requests import sampling_key
 
@@ -35,6 +37,10 @@ def columns(rendered: Sequence[Rendered]) -> RenderedRows:
     return RenderedRows(*zip(*rendered, strict=True)) if rendered else RenderedRows(*[[]] * 7)
 
 
+def own_names(rows: DigestedRows) -> NamesAndLines:
+    return rows.names, rows.lines
+
+
 def numbered(*rendered: Rendered, block: int = 100) -> NumberedRows:
     """Return rows as they are numbered in blocks of `block` rows."""
     numbering = RowNumbering()
@@ -42,7 +48,8 @@ def numbered(*rendered: Rendered, block: int = 100) -> NumberedRows:
     for start in range(0, len(rendered), block):
         part = rendered[start : start + block]
         rows = digest_rows(range(start + 1, start + 1 + len(part)), columns(part))
-        blocks.append(number_rows(rows, numbering.number(identities(rows, named=True))))
+        numbers = numbering.number(identities(rows), partial(own_names, rows))
+        blocks.append(number_rows(rows, numbers))
     return join(blocks)
 
 
@@ -172,7 +179,8 @@ def test_rows_beyond_the_limit_do_not_count(block: int) -> None:
     for start in range(0, 7, block):
         part = [text("a") for _ in range(start, min(start + block, 7))]
         rows = digest_rows(range(start, start + len(part)), columns(part))
-        kept += number_rows(rows, numbering.number(identities(rows, named=False))).occurrences
+        numbers = numbering.number(identities(rows, named=False), lambda: ([], []))
+        kept += number_rows(rows, numbers).occurrences
         assert numbering.full == (len(kept) == 4)
     assert kept == [0, 1, 2, 3]
 
