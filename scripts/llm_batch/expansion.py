@@ -33,7 +33,9 @@ from scripts.llm_batch.ledger import (
     Requester,
     digest_rows,
     identities,
+    join_rows,
     number_rows,
+    own_names,
 )
 from scripts.llm_batch.numbering import Identities, NamesAndLines, Numbers, RowNumbering
 from scripts.llm_batch.prompts import Renderer
@@ -42,6 +44,9 @@ from scripts.llm_batch.tables import LEDGER
 
 PART_REQUESTS = 50_000
 """Requests made at a time; a row may have thousands of samples."""
+
+PIECE_BYTES = 256 << 10
+"""Rendered at a time: as Python objects these rows stay in the processor's cache."""
 
 PROCESS_BYTES = 8 * BLOCK_BYTES
 """Each process takes half a second to start: less than what so much data takes to be rendered."""
@@ -78,19 +83,22 @@ class BlockExpander:
     def __init__(self, expansion: Expansion) -> None:
         self._expansion = expansion
         self._renderer = Renderer(expansion.prompts)
+        self._named = expansion.prompts.id is not None
         self._rows: DigestedRows | None = None
 
     def render(self, block: Block) -> Identities:
         """Render a block, keep it, and return what numbers its rows."""
-        rows = parse_block(block)
-        self._rows = digest_rows(rows.lines, self._renderer.render_all(rows))
-        named = self._expansion.prompts.id is not None
-        return identities(self._rows, named, self._expansion.seeded)
+        pieces = []
+        for piece in block.pieces(PIECE_BYTES):
+            rows = parse_block(piece)
+            rendered = self._renderer.render_all(rows)
+            pieces.append(digest_rows(rows.lines, rendered, self._named))
+        self._rows = join_rows(pieces)
+        return identities(self._rows, self._expansion.seeded)
 
     def own_names(self) -> NamesAndLines:
         """Return the names and lines of the block that was rendered last."""
-        rows = self._rendered()
-        return rows.names, rows.lines
+        return own_names(self._rendered())
 
     def expand(self, block: int, numbers: Numbers) -> None:
         """Write the ledgers and requests of the block that was rendered last."""

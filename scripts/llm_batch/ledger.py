@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from scripts.llm_batch.numbering import Identities, Numbers
-from scripts.llm_batch.occurrences import text_hashes
+from scripts.llm_batch.numbering import Identities, NamesAndLines, Numbers
+from scripts.llm_batch.occurrences import Hashes, text_hashes
 from scripts.llm_batch.prompts import RenderedRows
 from scripts.llm_batch.requests import SamplingKey, prompt_digest, request_key, sample_seed
 from scripts.llm_batch.tables import LEDGER
@@ -42,22 +42,30 @@ REQUESTS = pa.schema(
 """Requests on their way into shards; `prompt` is JSON, `sampling` the number of its text."""
 
 
-class DigestedRows(NamedTuple):
-    """Rows of a block in file order, column by column.
+_ROWS = pa.schema(
+    [
+        *(LEDGER.field(name) for name in ("row", "line", "prompt", "reference", "tags")),
+        *(LEDGER.field(name) for name in ("error_type", "error_message")),
+        ("sent", pa.string()),
+    ]
+)
 
-    `names` are the rows' own ids, or their line numbers as text; `sent` is the JSON of each prompt
-    and `digests` its sha256, None and empty for a row in error.
+
+class DigestedRows(NamedTuple):
+    """Rows in file order.
+
+    `table` has the columns of `_ROWS`, where `row` is a row's own id or its line number, and `sent`
+    the JSON of its prompt; `digests` are the sha256 of what is sent, empty for a row in error;
+    `names` are hashes of column `row`, None where all are line numbers.
     """
 
-    lines: Sequence[int]
-    names: Sequence[str]
-    sent: Sequence[bytes | None]
-    digests: Sequence[str]
-    rendered: RenderedRows
+    table: pa.RecordBatch
+    digests: list[str]
+    names: Hashes | None
 
 
-def digest_rows(lines: Sequence[int], rendered: RenderedRows) -> DigestedRows:
-    """Return rows with their names and the digests of their prompts."""
+def digest_rows(lines: Sequence[int], rendered: RenderedRows, named: bool = True) -> DigestedRows:
+    """Return rows with the digests of their prompts; `named` if they may have ids of their own."""
     # What is sent decides the answer: text or messages, and arguments of the chat template.
     sent = [
         None if prompt is None else orjson.dumps(prompt, option=orjson.OPT_SORT_KEYS)
@@ -67,24 +75,44 @@ def digest_rows(lines: Sequence[int], rendered: RenderedRows) -> DigestedRows:
     names = [
         str(line) if own is None else own for line, own in zip(lines, rendered.ids, strict=True)
     ]
-    return DigestedRows(lines, names, sent, digests, rendered)
+    columns = (
+        *(names, lines, rendered.contents, rendered.references, rendered.tags),
+        *(rendered.error_types, rendered.error_messages, sent),
+    )
+    arrays = [
+        pa.array(column, type=field.type) for column, field in zip(columns, _ROWS, strict=True)
+    ]
+    table = pa.RecordBatch.from_arrays(arrays, schema=_ROWS)
+    return DigestedRows(table, digests, text_hashes(names) if named else None)
 
 
-def identities(rows: DigestedRows, named: bool = True, seeded: bool = True) -> Identities:
-    """Return the identities of rows.
+def join_rows(pieces: Sequence[DigestedRows]) -> DigestedRows:
+    """Return the rows of all pieces, at least one."""
+    hashes = [piece.names for piece in pieces if piece.names is not None]
+    return DigestedRows(
+        pa.concat_batches([piece.table for piece in pieces]),
+        [digest for piece in pieces for digest in piece.digests],
+        np.concatenate(hashes) if hashes else None,
+    )
 
-    Rows are `named` if they may have ids of their own; prompts matter only to `seeded` requests.
-    """
+
+def identities(rows: DigestedRows, seeded: bool = True) -> Identities:
+    """Return the identities of rows; their prompts matter only to `seeded` requests."""
     digits = "".join([digest[:16] for digest in rows.digests]) if seeded else ""
     places = None
     if "" in rows.digests:
         places = np.flatnonzero([digest != "" for digest in rows.digests])
     return Identities(
-        rows=len(rows.lines),
-        names=text_hashes(rows.names) if named else None,
+        rows=len(rows.digests),
+        names=rows.names,
         digests=np.frombuffer(bytes.fromhex(digits), dtype=">u8").astype(np.uint64),
         places=places,
     )
+
+
+def own_names(rows: DigestedRows) -> NamesAndLines:
+    """Return the names of rows, as they are before any is found to be repeated, and their lines."""
+    return rows.table.column("row").to_pylist(), rows.table.column("line").to_pylist()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,33 +131,17 @@ class NumberedRows:
             yield NumberedRows(table, self.digests[part], self.occurrences[part])
 
 
-_ROWS = pa.schema(
-    [
-        *(LEDGER.field(name) for name in ("row", "line", "prompt", "reference", "tags")),
-        *(LEDGER.field(name) for name in ("error_type", "error_message")),
-        ("sent", pa.string()),
-    ]
-)
-
-
 def number_rows(rows: DigestedRows, numbers: Numbers) -> NumberedRows:
     """Return the rows that count, with their names and occurrences."""
-    names = list(rows.names)
-    for place, name in numbers.renamed.items():
-        names[place] = name
+    table = rows.table.slice(0, numbers.kept)
+    if numbers.renamed:
+        names = table.column("row").to_pylist()
+        for place, name in numbers.renamed.items():
+            names[place] = name
+        table = table.set_column(0, _ROWS.field("row"), pa.array(names, pa.string()))
     occurrences = [0] * numbers.kept
     for place, count in numbers.occurrences.items():
         occurrences[place] = count
-    held = rows.rendered
-    columns = (
-        *(names, rows.lines, held.contents, held.references, held.tags),
-        *(held.error_types, held.error_messages, rows.sent),
-    )
-    arrays = [
-        pa.array(column[: numbers.kept], type=field.type)
-        for column, field in zip(columns, _ROWS, strict=True)
-    ]
-    table = pa.RecordBatch.from_arrays(arrays, schema=_ROWS)
     return NumberedRows(table, rows.digests[: numbers.kept], occurrences)
 
 

@@ -31,6 +31,18 @@ class Block(NamedTuple):
     line: int
     data: bytes
 
+    def pieces(self, size: int) -> Iterator[Block]:
+        """Yield the lines in smaller blocks, of `size` bytes together or a little more."""
+        if len(self.data) <= size:
+            yield self
+            return
+        start, line = 0, self.line
+        while start < len(self.data):
+            end = self.data.find(b"\n", start + size - 1) + 1 or len(self.data)
+            piece = Block(line, self.data[start:end])
+            yield piece
+            start, line = end, line + piece.data.count(b"\n")
+
 
 class Row(NamedTuple):
     """One row: its 1-based line, and its fields or why it has none."""

@@ -8,6 +8,7 @@ import signal
 import tempfile
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -76,17 +77,17 @@ ROWS = st.one_of(
 @given(
     rows=st.lists(ROWS, min_size=1, max_size=20),
     limit=st.one_of(st.none(), st.integers(1, 20)),
-    block_bytes=st.integers(1, 200),
+    block_bytes=st.integers(1, 300),
+    piece_bytes=st.integers(1, 300),
 )
 def test_blocks_of_any_size_make_the_same_tables(
-    rows: list[bytes], limit: int | None, block_bytes: int
+    rows: list[bytes], limit: int | None, block_bytes: int, piece_bytes: int
 ) -> None:
-    data = b"\n".join(rows)
+    data = b"\xef\xbb\xbf" + b"\n".join(rows)
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
-        if not data:
-            return
         whole = expanded(expansion(Path(one), data, limit), 1, len(data))
-        blocks = expanded(expansion(Path(two), data, limit), 1, block_bytes)
+        with mock.patch("scripts.llm_batch.expansion.PIECE_BYTES", piece_bytes):
+            blocks = expanded(expansion(Path(two), data, limit), 1, block_bytes)
     assert all(blocks[name].equals(whole[name]) for name in whole)
 
 

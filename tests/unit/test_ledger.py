@@ -13,15 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scripts.llm_batch.ledger import (
-    DigestedRows,
     NumberedRows,
     Requester,
     digest_rows,
     identities,
     number_rows,
+    own_names,
     request_lines,
 )
-from scripts.llm_batch.numbering import NamesAndLines, RowNumbering
+from scripts.llm_batch.numbering import RowNumbering
 from scripts.llm_batch.prompts import Rendered, RenderedRows
 from scripts.llm_batch.requests import sampling_key
 
@@ -35,10 +35,6 @@ def text(content: str, name: str | None = None) -> Rendered:
 
 def columns(rendered: Sequence[Rendered]) -> RenderedRows:
     return RenderedRows(*zip(*rendered, strict=True)) if rendered else RenderedRows(*[[]] * 7)
-
-
-def own_names(rows: DigestedRows) -> NamesAndLines:
-    return rows.names, rows.lines
 
 
 def numbered(*rendered: Rendered, block: int = 100) -> NumberedRows:
@@ -179,7 +175,7 @@ def test_rows_beyond_the_limit_do_not_count(block: int) -> None:
     for start in range(0, 7, block):
         part = [text("a") for _ in range(start, min(start + block, 7))]
         rows = digest_rows(range(start, start + len(part)), columns(part))
-        numbers = numbering.number(identities(rows, named=False), lambda: ([], []))
+        numbers = numbering.number(identities(rows), partial(own_names, rows))
         kept += number_rows(rows, numbers).occurrences
         assert numbering.full == (len(kept) == 4)
     assert kept == [0, 1, 2, 3]

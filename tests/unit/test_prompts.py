@@ -107,13 +107,23 @@ class TestReading:
         ),
         end=st.sampled_from([b"", b"\n"]),
         size=st.integers(1, 60),
+        piece_size=st.integers(1, 60),
     )
     def test_blocks_of_any_size_hold_the_same_rows(
-        self, tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], end: bytes, size: int
+        self,
+        tmp_path_factory: pytest.TempPathFactory,
+        lines: list[bytes],
+        end: bytes,
+        size: int,
+        piece_size: int,
     ) -> None:
         path = tmp_path_factory.mktemp("blocks") / "rows.jsonl"
         path.write_bytes(b"\xef\xbb\xbf" + b"\n".join(lines) + end)
-        blocks = [parse_block(block) for block in read_blocks(path, size)]
+        blocks = [
+            parse_block(piece)
+            for block in read_blocks(path, size)
+            for piece in block.pieces(piece_size)
+        ]
         rows = list(read_rows(path))
         assert [row.line for row in rows] == [line for block in blocks for line in block.lines]
         assert [row.fields or {} for row in rows] == [
