@@ -23,7 +23,7 @@ from scripts.llm_batch.addresses import read_json, utc_now, write_json_atomic
 from scripts.llm_batch.errors import WorkflowError, run_cli
 from scripts.llm_batch.generate.attempt import Interrupted, Shard, StopFlag
 from scripts.llm_batch.generate.facts import earlier_records, total_of
-from scripts.llm_batch.generate.gpus import lease
+from scripts.llm_batch.generate.gpus import engine_size, lease
 from scripts.llm_batch.generate.journal import AnswerIndex, find_journals
 from scripts.llm_batch.generate.process import adopt_orphans
 from scripts.llm_batch.generate.progress import Progress
@@ -128,7 +128,8 @@ def answer_open(
     state = "failed"
     try:
         if index.count() < len(shard.requests):
-            with lease(spec.device, os.environ) as gpus:
+            count = engine_size(spec)
+            with lease(count, shard.name, os.environ, stop.check, progress.waiting) as gpus:
                 supervisor = Supervisor(spec, shard, index, stop, progress, gpus)
                 records = supervisor.records
                 supervisor.run()

@@ -21,7 +21,7 @@ from scripts.llm_batch.generate.progress import SHARD_FILE, duration, read_statu
 SILENT_S = 30.0
 """A supervisor that has not written for so long is marked: it is dead, or its disk is slow."""
 
-RUNNING = ("starting", "answering")
+RUNNING = ("waiting", "starting", "answering")
 
 HEADINGS = (
     "shard", "state", "answered", "of", "", "rate/s", "tokens/s", "left", "errors", "engines",

@@ -16,6 +16,7 @@ from scripts.llm_batch.config.records import Config, Engine, Prompts, Run, Sampl
 from scripts.llm_batch.digests import DigestMemo
 from scripts.llm_batch.environments.identity import environment_identity
 from scripts.llm_batch.errors import ConfigError
+from scripts.llm_batch.gpus.sizes import parallel_size
 from scripts.llm_batch.models import local_model_identity
 from scripts.llm_batch.requests import is_greedy
 
@@ -204,11 +205,10 @@ def _plan_engines(
 
 
 def engine_gpus(engine: Engine) -> int:
-    """Return how many GPUs one engine takes: tensor × pipeline size; 0 on a CPU or as a dummy."""
-    if engine.backend == DUMMY or engine.environment == "cpu":
-        return 0
-    args = engine.args
-    return int(args.get("tensor_parallel_size", 1)) * int(args.get("pipeline_parallel_size", 1))
+    """Return how many GPUs one engine takes; 0 on a CPU, or for a dummy that asks for none."""
+    if engine.backend == DUMMY:
+        return int(engine.dummy.get("gpus") or 0)
+    return 0 if engine.environment == "cpu" else parallel_size(engine.args)
 
 
 def _model_stage(config: Config, name: str, memo: DigestMemo) -> Stage:

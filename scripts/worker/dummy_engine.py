@@ -8,6 +8,7 @@ length                mean number of tokens of an answer (16)
 crash_after           answers after which the engine kills its process, at every start
 hang_after            answers after which the engine stops, at every start
 out_of_memory_starts  starts of a shard that fail for want of memory (0)
+gpus                  leased by the supervisor for it, and left idle
 poison                text that kills the process while a prompt with it is in the engine
 """
 

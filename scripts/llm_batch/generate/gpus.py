@@ -1,52 +1,126 @@
-"""The GPUs of an engine.
+"""The GPUs of a shard's engine: chosen by a scheduler, or leased on this machine.
 
-For now the supervisor obeys `CUDA_VISIBLE_DEVICES`, set by the user or a scheduler. Leases on one
-machine (a lock a GPU, in PCI bus order) belong into `lease`, the one place that hands out GPUs.
+`CUDA_VISIBLE_DEVICES` is set before the worker starts, so vLLM sees no other card. A SLURM job
+that has exactly the GPUs its engine needs got them from the scheduler: they are taken as they are,
+without locks. One allocation for several engines is shared out by leases, as a machine is.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Mapping
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
-log = logging.getLogger(__name__)
+from scripts.llm_batch.errors import WorkflowError
+from scripts.llm_batch.generate.settings import EngineSpec
+from scripts.llm_batch.gpus.devices import VISIBLE, Device, visible_devices, visible_names
+from scripts.llm_batch.gpus.leases import Leases
+from scripts.llm_batch.gpus.locks import lock_folder
+from scripts.llm_batch.gpus.sizes import parallel_size
+from scripts.llm_batch.machine.read import read_gpus
+from scripts.llm_batch.machine.records import Gpu, GpuInventory
+
+UNNAMED = "index-"
+"""Prefix of what stands for a UUID where the driver cannot be asked."""
 
 
 class Lease(NamedTuple):
-    """GPUs to use: the variables that say so to an engine, and the UUIDs for the facts."""
+    """GPUs to use: the variables that say so to an engine, and their UUIDs where known.
+
+    `size` is their number, 0 for a CPU; `waited_s` are the seconds until it was granted.
+    """
 
     environment: Mapping[str, str]
     uuids: tuple[str, ...]
+    size: int = 0
+    waited_s: float = 0.0
+
+
+def engine_size(spec: EngineSpec) -> int:
+    """Return how many GPUs an engine takes, 0 on a CPU; a dummy only pretends to use them."""
+    if spec.backend == "dummy":
+        return int(spec.dummy.get("gpus") or 0)
+    return 0 if spec.device == "cpu" else parallel_size(spec.args)
 
 
 @contextmanager
-def lease(device: str, inherited: Mapping[str, str]) -> Iterator[Lease]:
-    """Yield the GPUs that an engine may use, none for a CPU."""
-    if device == "cpu":
+def lease(
+    count: int,
+    job: str,
+    environ: Mapping[str, str],
+    check: Callable[[], None] = lambda: None,
+    waiting: Callable[[str], None] = lambda reason: None,
+) -> Iterator[Lease]:
+    """Yield `count` GPUs for the shard `job`; nobody else gets them until the block ends.
+
+    `check` and `waiting` are those of `Leases`. Raises `WorkflowError` if there are too few.
+    """
+    if not count:
         yield Lease({}, ())
         return
-    visible = inherited.get("CUDA_VISIBLE_DEVICES")
-    chosen = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
-    yield Lease({"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **chosen}, gpu_uuids(visible))
-
-
-def gpu_uuids(visible: str | None) -> tuple[str, ...]:
-    """Return the UUIDs of the GPUs in `visible` (None: all), empty without a driver."""
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-        count = pynvml.nvmlDeviceGetCount()
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(count)]
-        found = [str(pynvml.nvmlDeviceGetUUID(handle)) for handle in handles]
-    except (ImportError, pynvml.NVMLError) as error:
-        log.info("GPUs are not recorded: %s", error)
-        return ()
-    if visible is None:
-        return tuple(found)
-    names = [name.strip() for name in visible.split(",") if name.strip()]
-    return tuple(
-        found[int(name)] if name.isdigit() and int(name) < len(found) else name for name in names
+    scheduled = scheduled_names(environ)
+    if scheduled is not None and len(scheduled) <= count:
+        yield scheduled_lease(scheduled, count, environ)
+        return
+    restricted = dict(environ) if scheduled is None else {**environ, VISIBLE: ",".join(scheduled)}
+    leases = Leases(
+        lock_folder(environ),
+        lambda: inventory(restricted),
+        restricted,
+        job,
+        check,
+        waiting,
     )
+    began = time.monotonic()
+    with leases.lease(count) as devices:
+        yield _lease(devices, time.monotonic() - began)
+
+
+def _lease(devices: Sequence[Device], waited_s: float) -> Lease:
+    names = ",".join(device.name for device in devices)
+    environment = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", VISIBLE: names}
+    return Lease(environment, _uuids(devices), len(devices), round(waited_s, 3))
+
+
+def _uuids(devices: Sequence[Device]) -> tuple[str, ...]:
+    return tuple(device.uuid for device in devices if not device.uuid.startswith(UNNAMED))
+
+
+def inventory(environ: Mapping[str, str]) -> GpuInventory:
+    """Return the GPUs of this machine; those that are named only, where no driver answers."""
+    found = read_gpus(environ)
+    names = visible_names(environ.get(VISIBLE, ""))
+    if found.gpus or not names or not all(name.isdigit() for name in names):
+        return found
+    return GpuInventory(gpus=tuple(_unnamed(int(name)) for name in names))
+
+
+def _unnamed(index: int) -> Gpu:
+    return Gpu(index, f"{UNNAMED}{index}", "", "unknown GPU", "0.0", 0, 0)
+
+
+def scheduled_names(environ: Mapping[str, str]) -> list[str] | None:
+    """Return the GPUs that SLURM gave to this job, None where SLURM did not choose."""
+    if not environ.get("SLURM_JOB_ID"):
+        return None
+    for name in (VISIBLE, "SLURM_STEP_GPUS", "SLURM_JOB_GPUS"):
+        if value := environ.get(name):
+            return visible_names(value)
+    return None
+
+
+def scheduled_lease(names: Sequence[str], count: int, environ: Mapping[str, str]) -> Lease:
+    """Return the GPUs that a scheduler chose; raises `WorkflowError` if they are too few."""
+    value = ",".join(names)
+    if len(names) < count:
+        raise WorkflowError(
+            f"the engine needs {count} GPUs, and SLURM gave job {environ['SLURM_JOB_ID']} "
+            f"{len(names)} ({VISIBLE}={value}); ask for {count} (resources: gpu)"
+        )
+    uuids: tuple[str, ...] = ()
+    # Only for the facts: what the scheduler says counts, whatever the driver shows.
+    with contextlib.suppress(WorkflowError):
+        uuids = _uuids(visible_devices(read_gpus(environ), {VISIBLE: value}))
+    return Lease({"CUDA_DEVICE_ORDER": "PCI_BUS_ID", VISIBLE: value}, uuids, count)

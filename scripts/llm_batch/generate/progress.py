@@ -81,6 +81,11 @@ class Progress:
         self.starts += 1
         self._points.clear()
 
+    def waiting(self, reason: str) -> None:
+        """Write that the shard waits for GPUs, and why."""
+        facts = {"answered": self.before, "errors": self.errors, "rate": None, "token_rate": None}
+        self._write("waiting", {**facts, "left_s": None, "reason": reason})
+
     def update(self, status: dict[str, Any], now: float) -> str | None:
         """Take note of a worker's status; return a line if it is time for one."""
         phase = status.get("phase", "start")
