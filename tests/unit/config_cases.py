@@ -261,6 +261,36 @@ EDITS: list[tuple[str, str, str]] = [
     ("sampling twice in a run", RUN, "    sampling: [greedy, greedy]\n"),
     ("name for two", RUN, RUN + "    name: both\n"),
     ("name of another", "    prompts: plain\n", "    prompts: plain\n    name: cpu.chat.warm\n"),
+    # Sweeps.
+    ("sweep key", RUN, RUN + "    sweep: {temprature: [0, 1]}\n"),
+    ("sweep of tuning", RUN, RUN + "    sweep: {max_num_seqs: [1, 2]}\n"),
+    ("sweep of names", RUN, RUN + "    sweep: {sampling: [greedy, warm]}\n"),
+    ("sweep value", RUN, RUN + "    sweep:\n      top_p:\n        - 0.9\n        - 1.5\n"),
+    ("sweep value of the wrong type", RUN, RUN + "    sweep: {dtype: [float8]}\n"),
+    ("sweep without a list", RUN, RUN + "    sweep:\n      top_p: 0.9\n"),
+    ("sweep without values", RUN, RUN + "    sweep: {top_p: []}\n"),
+    ("sweep value twice", RUN, RUN + "    sweep: {top_p: [1, 0.9, 1.0]}\n"),
+    ("sweep too long", RUN, RUN + f"    sweep: {{seed: {list(range(9001))}}}\n"),
+    ("sweep against vLLM", RUN, RUN + "    sweep: {temperature: [0, 1], n: [2]}\n"),
+    ("sweep against a key of the sampling", RUN, RUN + "    sweep: {min_tokens: [1, 300]}\n"),
+    (
+        "sweep of a template",
+        RUN,
+        RUN + "    sweep:\n      limit: [1]\n      path: [data/ro.jsonl]\n",
+    ),
+    (
+        "sweep of a name that is taken",
+        BASE[BASE.index("  warm:\n") :],
+        "  warm+seed_1: {}\n"
+        + BASE[BASE.index("  warm:\n") :].replace(RUN, RUN + "    sweep: {seed: [1]}\n"),
+    ),
+    ("include key", RUN, RUN + "    include: [{temprature: 1}]\n"),
+    ("include value", RUN, RUN + "    include:\n      - {top_p: 0.9}\n      - {top_p: 2}\n"),
+    ("include of another engine", RUN, RUN + "    include: [{engine: gpu, top_p: 0.9}]\n"),
+    ("exclude key", RUN, RUN + "    sweep: {top_p: [0.9, 1]}\n    exclude: [{topp: 1}]\n"),
+    ("exclude value", RUN, RUN + "    sweep: {top_p: [0.9, 1]}\n    exclude: [{top_p: 0.8}]\n"),
+    ("exclude alone", RUN, RUN + "    exclude: [{top_p: 0.8}]\n"),
+    ("exclude everything", RUN, RUN + "    sweep: {top_p: [1]}\n    exclude: [{top_p: 1}]\n"),
     # Rules of vLLM.
     ("chunked prefill on a CPU", SEQS, SEQS + "      enable_chunked_prefill: true\n"),
     (

@@ -23,6 +23,7 @@ from scripts.llm_batch.config.errors import (
 from scripts.llm_batch.config.oneoff import apply_one_off, blame
 from scripts.llm_batch.config.records import Config
 from scripts.llm_batch.config.schema import to_plain, validate
+from scripts.llm_batch.config.sweeps import expand_sweeps
 from scripts.llm_batch.errors import ConfigError
 
 
@@ -48,9 +49,11 @@ def load_config(raw: Mapping[str, Any], sources: Sequence[Path]) -> Config:
     resolved, problems = apply_one_off(config, _experiment_given(config, files))
     problems += missing_sections(resolved)
     raise_problems(problems, config, files)
-    problems = [blame(config, problem) for problem in cross_problems(resolved)]
-    raise_problems(problems, config, files)
-    return build_config(resolved)
+    expanded = expand_sweeps(resolved)
+    raise_problems(expanded.problems, config, files)
+    located = expanded.located(cross_problems(expanded.config))
+    raise_problems([blame(config, problem) for problem in located], config, files)
+    return build_config(expanded.config)
 
 
 def _read_command_line(

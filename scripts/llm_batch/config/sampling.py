@@ -16,7 +16,7 @@ ALWAYS_KEPT = frozenset({"temperature", "max_tokens"})
 LOWEST_TEMPERATURE = 0.01
 """vLLM raises temperatures between 0 and this to this, with a warning in its log only."""
 
-_WITHOUT_EFFECT_IF_GREEDY = ("top_p", "top_k", "min_p")
+WITHOUT_EFFECT_IF_GREEDY = ("top_p", "top_k", "min_p")
 _SETS_OF_TOKENS = ("stop_token_ids", "allowed_token_ids")
 _LISTS_OF_TEXT = ("stop", "bad_words")
 
@@ -70,7 +70,7 @@ def normalise_sampling(entry: Mapping[str, Any]) -> dict[str, Any]:
     params = {**_defaults(), **entry}
     params = {key: _canonical(key, params[key]) for key in _parameters()}
     if params["temperature"] == 0:
-        for key in _WITHOUT_EFFECT_IF_GREEDY:
+        for key in WITHOUT_EFFECT_IF_GREEDY:
             params[key] = _defaults()[key]
     if params["top_k"] == -1:
         params["top_k"] = 0

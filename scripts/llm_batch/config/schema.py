@@ -132,6 +132,12 @@ def validate(config: Any) -> list[Problem]:
     return sorted(dict.fromkeys(problems), key=lambda problem: _order(config, problem.path))
 
 
+def value_problems(schema: Mapping[str, Any], value: Any, path: ConfigPath) -> list[Problem]:
+    """Return every deviation of one value, written at `path`, from a part of the schema."""
+    errors = _validator().evolve(schema=schema).iter_errors(value)
+    return list(dict.fromkeys(problem for error in errors for problem in _problems(error, path)))
+
+
 def _order(config: Any, path: ConfigPath) -> list[int]:
     """Return the position of each part of `path` within its mapping or list."""
     positions: list[int] = []

@@ -132,12 +132,14 @@ def type_cure(schema: Mapping[str, Any], found: Any, path: ConfigPath) -> str | 
         return "YAML reads yes, no, on and off as true and false; put it in quotes"
     if isinstance(found, (int, float)) and "string" in listed:
         return "put ./ before it" if path in (("model",), ("prompts",)) else "put it in quotes"
+    if listed == ["array"] and "sweep" in path and not isinstance(found, (list, Mapping)):
+        return "put it in square brackets"
     if isinstance(found, Mapping) and "array" in listed:
         return "begin each entry with '- '"
     if isinstance(found, list) and listed == ["object"]:
         return "give each entry a name (name: …) instead of '- '"
-    if isinstance(found, list) and path[:1] == ("samplings",):
-        return "make one entry of samplings for each value"
+    if isinstance(found, list) and path[:1] == ("samplings",) and "array" not in listed:
+        return f"list its values in a run, sweep: {{{path[-1]}: […]}}"
     return None
 
 
