@@ -17,6 +17,7 @@ if not workflow.overwrite_configfiles:
 include: "rules/common.smk"
 include: "rules/build_environment.smk"
 include: "rules/fetch_model.smk"
+include: "rules/fetch_adapter.smk"
 include: "rules/shard_prompts.smk"
 include: "rules/generate.smk"
 include: "rules/merge_run.smk"
@@ -28,6 +29,7 @@ include: "rules/report.smk"
 wildcard_constraints:
     environment=STAGE_FOLDER,
     model=STAGE_FOLDER,
+    adapter=STAGE_FOLDER,
     batch=STAGE_FOLDER,
     run=STAGE_FOLDER,
     evaluation=STAGE_FOLDER,

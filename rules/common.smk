@@ -60,6 +60,14 @@ def model_path(wildcards, output):
     return PLAN.models[wildcards.model][1]
 
 
+def adapter_identity(wildcards, output):
+    return canonical_json(PLAN.adapters[wildcards.adapter][0].identity)
+
+
+def adapter_path(wildcards, output):
+    return PLAN.adapters[wildcards.adapter][1]
+
+
 def batch_prompts(wildcards):
     """The prompts files of all runs in a batch."""
     return sorted({run.prompts_path for run in RESULTS.batch(wildcards.batch).runs})
@@ -77,7 +85,7 @@ def asking_batch(wildcards):
 
 
 def batch_stage_folders(wildcards):
-    """The environment and the model of a batch; nothing for a dummy engine."""
+    """The environment, the model and the adapters of a batch; nothing for a dummy engine."""
     return RESULTS.stage_manifests(asking_batch(wildcards))
 
 
@@ -94,7 +102,7 @@ def engine_tuning(wildcards, output):
 
 
 def engine_parts(wildcards, output):
-    """Where environment and model lie, as words of a command line; none for a dummy engine."""
+    """Where the parts of an engine lie, as words of a command line; none for a dummy engine."""
     return RESULTS.engine_parts(asking_batch(wildcards))
 
 

@@ -18,6 +18,7 @@ from scripts.llm_batch.errors import WorkflowError, run_cli
 
 ADDRESSED_BY: Mapping[str, str] = {
     "model": "models",
+    "adapter": "adapters",
     "environment": "environments",
     "run": "runs",
     "runs": "runs",

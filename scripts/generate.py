@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from scripts.llm_batch.adapters import check_fit, staged_adapter
 from scripts.llm_batch.addresses import read_json, utc_now, write_json_atomic
 from scripts.llm_batch.errors import WorkflowError, run_cli
 from scripts.llm_batch.generate.attempt import Interrupted, Shard, StopFlag
@@ -46,6 +47,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", default="", help="folder under results/models, '' for a dummy")
     parser.add_argument(
         "--environment", default="", help="folder under results/environments, '' for a dummy"
+    )
+    parser.add_argument(
+        "--adapters",
+        default=(),
+        nargs="+",
+        type=Path,
+        help="folders under results/adapters, of the LoRA adapters that requests name",
     )
     parser.add_argument("--engine", required=True, type=json.loads, help="JSON: identity")
     parser.add_argument("--tuning", default={}, type=json.loads, help="JSON: placement")
@@ -171,7 +179,7 @@ def engine_spec(arguments: argparse.Namespace) -> EngineSpec:
     }
     if backend == "dummy":
         interpreter = Path(sys.executable)
-        return EngineSpec(**common, model=None, adapter=None, interpreter=interpreter, device="cpu")
+        return EngineSpec(**common, model=None, adapters=(), interpreter=interpreter, device="cpu")
     model, environment = Path(arguments.model), Path(arguments.environment)
     snapshot = model / "snapshot"
     if not arguments.model or not (snapshot / "config.json").is_file():
@@ -183,11 +191,13 @@ def engine_spec(arguments: argparse.Namespace) -> EngineSpec:
         raise WorkflowError(
             f"{interpreter}: no interpreter there; delete {environment} and run again"
         )
-    adapter = model / "adapter"
+    adapters = tuple(staged_adapter(folder) for folder in arguments.adapters)
+    for adapter in adapters:
+        check_fit(adapter, snapshot)
     return EngineSpec(
         **common,
         model=snapshot.resolve(),
-        adapter=adapter.resolve() if adapter.is_dir() else None,
+        adapters=adapters,
         interpreter=interpreter.absolute(),
         device="cpu" if read_json(environment / "environment.json").get("cuda") is None else "cuda",
     )

@@ -32,6 +32,7 @@ from scripts.llm_batch.addresses import (
     write_text_atomic,
 )
 from scripts.llm_batch.errors import WorkflowError, run_cli
+from scripts.llm_batch.placement import run_adapter
 
 OTHER_COMPANY = (7, 5)
 """Sequences at a time in the second engine; the second figure where the first engine had 7."""
@@ -55,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--prompts", required=True, type=Path, help="prompts file of the run")
     parser.add_argument("--environment", default="", help="folder of the environment")
     parser.add_argument("--model", default="", help="folder of the model")
+    parser.add_argument("--adapters", default=(), nargs="+", help="folders of LoRA adapters")
     parser.add_argument("--determinism", choices=("fast", "strict"), default="fast")
     parser.add_argument("--tuning", required=True, type=json.loads, help="JSON: placement")
     parser.add_argument("--output", required=True, type=Path, help="manifest.json to write")
@@ -100,7 +102,14 @@ def write_requests(run: Mapping[str, Any], prompts: Path, results: Path) -> Path
         "identity": identity,
         "engine": f"engine-{address('engines', run['engine'])}",
         "prompts": {"prompts": {"identity": run["prompts"], "path": str(prompts)}},
-        "runs": [{"run": address("runs", run), "prompts": "prompts", "sampling": run["sampling"]}],
+        "runs": [
+            {
+                "run": address("runs", run),
+                "prompts": "prompts",
+                "sampling": run["sampling"],
+                **run_adapter(run),
+            }
+        ],
     }
     folder = results / "batches" / f"batch-{address('batches', identity)}"
     shard_prompts.main(
@@ -138,7 +147,8 @@ def generate_arguments(
         "--completions": folder / "answers.parquet",
         "--facts": folder / "facts.json",
     }
-    return [str(word) for pair in words.items() for word in pair]
+    adapters = ["--adapters", *arguments.adapters] if arguments.adapters else []
+    return [str(word) for pair in words.items() for word in pair] + adapters
 
 
 def read_pairs(folder: Path, run: Path) -> Iterator[Pair]:

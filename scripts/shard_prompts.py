@@ -145,7 +145,8 @@ def expansion_of(
     requesters = {}
     for run in runs:
         sampling = sampling_key(run["sampling"])
-        requester = Requester(sampling, section.on_too_long, len(written.samplings))
+        number = len(written.samplings)
+        requester = Requester(sampling, section.on_too_long, number, run.get("adapter"))
         requesters[run["run"]] = requester
         written.samplings.append(requester.text)
     return Expansion(section, requesters, scratch)

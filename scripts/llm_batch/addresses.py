@@ -24,6 +24,7 @@ from scripts.llm_batch.errors import WorkflowError
 STAGE_VERSIONS: Mapping[str, int] = {
     "environments": 1,
     "models": 1,
+    "adapters": 1,
     "engines": 1,
     "prompts": 1,
     "runs": 1,

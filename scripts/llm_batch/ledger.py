@@ -153,24 +153,38 @@ class Expanded(NamedTuple):
 
 
 class SamplingText(NamedTuple):
-    """JSON that the requests of one sampling have in common, before and after their seeds."""
+    """JSON that the requests of one run have in common, before and after their seeds.
+
+    `adapter` names the LoRA adapter they use, None without one.
+    """
 
     before: str
     after: str
+    adapter: str | None = None
 
 
 class Requester:
-    """Expands rows under one sampling; `number` is its place among all samplings of the batch."""
+    """Expands rows under one sampling; `number` is its place among all samplings of the batch.
 
-    def __init__(self, sampling: SamplingKey, on_too_long: str, number: int = 0) -> None:
+    `adapter` is the address of a LoRA adapter. It decides an answer, so it is part of the key; it
+    plays no part in seeds, so that adapters are compared on the same draws.
+    """
+
+    def __init__(
+        self, sampling: SamplingKey, on_too_long: str, number: int = 0, adapter: str | None = None
+    ) -> None:
         self._sampling = sampling
         self._number = number
         # What is done with a prompt that is too long decides its answer: it is part of the key.
         self._suffix = "" if on_too_long == "error" else f":{on_too_long}"
+        self._suffix += "" if adapter is None else f"+{adapter}"
         params = orjson.dumps(dict(sampling.params)).decode()
         rule = orjson.dumps(on_too_long).decode()
+        named = "" if adapter is None else f'"adapter":{orjson.dumps(adapter).decode()},'
         self.text = SamplingText(
-            f',"sampling":{params[:-1]}', f'}},"on_too_long":{rule},"expected_tokens":'
+            f',"sampling":{params[:-1]}',
+            f'}},{named}"on_too_long":{rule},"expected_tokens":',
+            adapter,
         )
 
     @property
@@ -240,7 +254,8 @@ def request_lines(requests: pa.RecordBatch, samplings: Sequence[SamplingText]) -
     `samplings` are the texts of all samplings of the batch, by number.
     """
     before, after = (
-        pa.array(texts).take(requests.column("sampling")) for texts in zip(*samplings, strict=True)
+        pa.array(texts).take(requests.column("sampling"))
+        for texts in zip(*((text.before, text.after) for text in samplings), strict=True)
     )
     seed = pc.binary_join_element_wise(',"seed":', requests.column("seed").cast(pa.string()), "")
     return pc.binary_join_element_wise(

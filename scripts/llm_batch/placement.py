@@ -67,8 +67,9 @@ class Results:
         return self.batch(batch).engine
 
     def stage_manifests(self, batch: str) -> list[str]:
-        """Return the manifests of the environment and the model that `batch` needs."""
-        folders = (self.environment_folder(batch), self.model_folder(batch))
+        """Return the manifests of the environment, the model and the adapters `batch` needs."""
+        folders = [self.environment_folder(batch), self.model_folder(batch)]
+        folders += self.adapter_folders(batch)
         return [f"{folder}/manifest.json" for folder in folders if folder]
 
     def environment_folder(self, batch: str) -> str:
@@ -81,13 +82,23 @@ class Results:
         model = self.engine(batch).model
         return f"results/models/{model.folder}" if model else ""
 
+    def adapter_folders(self, batch: str) -> tuple[str, ...]:
+        """Return the folders of the adapters that runs of `batch` use, in a fixed order."""
+        runs = (run for name, run in self._plan.runs.items() if self.run_batch(name) == batch)
+        if batch in self._plan.batches:
+            runs = (run for run in self._plan.batches[batch].runs)
+        used = {run.adapter.folder: run.adapter.address for run in runs if run.adapter}
+        return tuple(f"results/adapters/{name}" for name in sorted(used, key=lambda n: used[n]))
+
     def engine_parts(self, batch: str) -> list[str]:
-        """Return the words of the command line that say where environment and model lie."""
+        """Return the words of the command line that say where the parts of an engine lie."""
         words = []
         if environment := self.environment_folder(batch):
             words += ["--environment", environment]
         if model := self.model_folder(batch):
             words += ["--model", model]
+        if adapters := self.adapter_folders(batch):
+            words += ["--adapters", *adapters]
         engine = self.engine(batch).stage.identity
         return [*words, "--determinism", engine.get("determinism", "fast")]
 
@@ -177,6 +188,7 @@ def batch_spec(batch: BatchPlan) -> dict[str, Any]:
                 "run": run.stage.address,
                 "prompts": name,
                 "sampling": run.stage.identity["sampling"],
+                **run_adapter(run.stage.identity),
             }
         )
     spec = {
@@ -191,6 +203,11 @@ def batch_spec(batch: BatchPlan) -> dict[str, Any]:
             "command line holds; split the experiment into two configs: they share results/"
         )
     return spec
+
+
+def run_adapter(identity: Mapping[str, Any]) -> dict[str, str]:
+    """Return the part of a run's identity that names its adapter, empty without one."""
+    return {"adapter": identity["adapter"]} if "adapter" in identity else {}
 
 
 def experiment_record(plan: Plan) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scripts.llm_batch.adapters import local_adapter_identity
 from scripts.llm_batch.addresses import address
 from scripts.llm_batch.config.records import Config, Engine, Prompts, Run, Sampling
 from scripts.llm_batch.digests import DigestMemo
@@ -57,6 +58,7 @@ class RunPlan:
     stage: Stage
     batch: str
     prompts_path: str
+    adapter: Stage | None
     evaluation: Stage
     replication: Stage | None
     max_error_rate: float
@@ -79,6 +81,7 @@ class Plan:
     experiment: str
     environments: Mapping[str, Stage]
     models: Mapping[str, tuple[Stage, str]]
+    adapters: Mapping[str, tuple[Stage, str]]
     engines: Mapping[str, EnginePlan]
     batches: Mapping[str, BatchPlan]
     runs: Mapping[str, RunPlan]
@@ -97,14 +100,18 @@ def make_plan(config: Config, envs: Path, memo: DigestMemo) -> Plan:
     """
     engines = _plan_engines(config, envs, memo)
     prompts = {name: prompts_identity(config.prompts[name], memo) for name in _used_prompts(config)}
+    adapters = _plan_adapters(config, memo)
     runs_by_engine: dict[tuple[str, str], list[tuple[Run, Stage]]] = {}
     for run in config.runs:
-        stage = _run_stage(run, engines, prompts[run.prompts], config.samplings[run.sampling])
+        engine = engines[run.engine, run.determinism]
+        sampling = config.samplings[run.sampling]
+        adapter = _adapter_address(run, engine, adapters)
+        stage = _run_stage(run, engine, adapter, prompts[run.prompts], sampling)
         runs_by_engine.setdefault((run.engine, run.determinism), []).append((run, stage))
     _refuse_twins([stage for runs in runs_by_engine.values() for _, stage in runs])
     batches: dict[str, BatchPlan] = {}
     for key, runs in runs_by_engine.items():
-        batch = _plan_batch(engines[key], runs, config)
+        batch = _plan_batch(engines[key], runs, config, adapters)
         batches[batch.stage.folder] = batch
     planned = {run.stage.name: run for batch in batches.values() for run in batch.runs}
     ordered = {planned[run.name].stage.folder: planned[run.name] for run in config.runs}
@@ -113,6 +120,7 @@ def make_plan(config: Config, envs: Path, memo: DigestMemo) -> Plan:
         experiment=config.experiment,
         environments={e.environment.folder: e.environment for e in used if e.environment},
         models={e.model.folder: (e.model, e.model_path or "") for e in used if e.model},
+        adapters={s.folder: (s, config.adapters[s.name].path) for s in adapters.values()},
         engines={e.stage.folder: e for e in used},
         batches=batches,
         runs=ordered,
@@ -221,18 +229,39 @@ def _model_stage(config: Config, name: str, memo: DigestMemo) -> Stage:
     return make_stage("models", name, local_model_identity(Path(model.path), memo))
 
 
+def _plan_adapters(config: Config, memo: DigestMemo) -> dict[str, Stage]:
+    """Return the stages of the adapters that real engines use, by name."""
+    real = [run for run in config.runs if config.engines[run.engine].backend != DUMMY]
+    names = dict.fromkeys(run.adapter for run in real if run.adapter)
+    return {
+        name: make_stage(
+            "adapters", name, local_adapter_identity(Path(config.adapters[name].path), memo)
+        )
+        for name in names
+    }
+
+
+def _adapter_address(run: Run, engine: EnginePlan, adapters: Mapping[str, Stage]) -> str | None:
+    """Return what names the adapter of a run in its identity and its requests."""
+    if run.adapter is None or engine.model is None:
+        return run.adapter
+    return adapters[run.adapter].address
+
+
 def _run_stage(
     run: Run,
-    engines: Mapping[tuple[str, str], EnginePlan],
+    engine: EnginePlan,
+    adapter: str | None,
     prompts: Mapping[str, Any],
     sampling: Sampling,
 ) -> Stage:
     identity = {
-        "engine": engines[run.engine, run.determinism].stage.identity,
+        "engine": engine.stage.identity,
+        "adapter": adapter,
         "prompts": prompts,
         "sampling": sampling_identity(sampling),
     }
-    return make_stage("runs", run.name, identity)
+    return make_stage("runs", run.name, _without_none(identity))
 
 
 def _refuse_twins(stages: Sequence[Stage]) -> None:
@@ -247,7 +276,12 @@ def _refuse_twins(stages: Sequence[Stage]) -> None:
         names[stage.address] = stage.name
 
 
-def _plan_batch(engine: EnginePlan, runs: Sequence[tuple[Run, Stage]], config: Config) -> BatchPlan:
+def _plan_batch(
+    engine: EnginePlan,
+    runs: Sequence[tuple[Run, Stage]],
+    config: Config,
+    adapters: Mapping[str, Stage],
+) -> BatchPlan:
     shards = int(engine.tuning.get("shards", 1))
     identity = {
         "engine": engine.stage.identity,
@@ -260,6 +294,7 @@ def _plan_batch(engine: EnginePlan, runs: Sequence[tuple[Run, Stage]], config: C
             stage=run_stage,
             batch=stage.folder,
             prompts_path=config.prompts[run.prompts].path,
+            adapter=adapters[run.adapter] if run.adapter and engine.model else None,
             evaluation=_plan_evaluation(run, run_stage, config),
             replication=_plan_replication(run, run_stage),
             max_error_rate=run.max_error_rate,

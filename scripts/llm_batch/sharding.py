@@ -136,8 +136,11 @@ SELECT coalesce(sum(expected_tokens), 0)
 FROM (SELECT DISTINCT hash(key, max_tokens), expected_tokens FROM {OPEN})
 """
 
-ORDERED = f"SELECT * FROM {OPEN} ORDER BY prompt, key, max_tokens"
-"""Requests that share the beginning of a prompt meet, and doubles are neighbours."""
+ORDERED = f"SELECT * FROM {OPEN} ORDER BY {{adapter}} prompt, key, max_tokens"
+"""Requests that share the beginning of a prompt meet, and doubles are neighbours.
+
+An adapter has a KV cache of its own, and an engine holds few at a time: its requests stay together.
+"""
 
 
 def write_shards(
@@ -152,13 +155,23 @@ def write_shards(
     """
     folder.mkdir(parents=True, exist_ok=True)
     total = int(first_row(connection, EXPECTED)[0])
-    ordered = _Requests(connection.sql(ORDERED).to_arrow_reader(STREAM_ROWS))
+    ordered_sql = ORDERED.format(adapter=_adapter_order(samplings))
+    ordered = _Requests(connection.sql(ordered_sql).to_arrow_reader(STREAM_ROWS))
     counts = []
     for shard in range(shards):
         until = total * (shard + 1) // shards if shard + 1 < shards else None
         with atomic_path(folder / f"{shard}.jsonl") as path, path.open("wb") as stream:
             counts.append(_write_shard(ordered, until, stream, samplings))
     return counts
+
+
+def _adapter_order(samplings: Sequence[SamplingText]) -> str:
+    """Return the SQL that sorts by adapter, by the number of the sampling; empty without any."""
+    names = [text.adapter or "" for text in samplings]
+    if not any(names):
+        return ""
+    places = {name: place for place, name in enumerate(sorted(set(names)))}
+    return f"list_extract({[places[name] for name in names]}, sampling + 1),"
 
 
 def _write_shard(

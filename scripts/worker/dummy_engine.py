@@ -99,7 +99,8 @@ class DummyEngine:
         words = text.split()
         kept = self._fit(words, request)
         seed = sampling.get("seed", "greedy")
-        content = f"{seed}\n{' '.join(kept)}".encode("utf-8", "replace")
+        adapter = f"{request['adapter']}\n" if "adapter" in request else ""
+        content = f"{adapter}{seed}\n{' '.join(kept)}".encode("utf-8", "replace")
         first = hashlib.blake2b(content).digest()
         # 0.5 to 1.5 times the mean, and never beyond the limit or the context.
         wanted = max(1, self._length // 2 + first[0] * (self._length + 1) // 256)

@@ -9,6 +9,7 @@ PROMPT_EMPTY = "prompt_empty"
 ROW_MALFORMED = "row_malformed"
 CHAT_TEMPLATE_ERROR = "chat_template_error"
 SAMPLING_INVALID = "sampling_invalid"
+ADAPTER_MISSING = "adapter_missing"
 TOKEN_OUT_OF_VOCABULARY = "token_out_of_vocabulary"
 OUTPUT_CORRUPTED = "output_corrupted"
 

@@ -15,13 +15,14 @@ class Settings:
     them, because vLLM's CPU sampler ignores the seeds of requests that run beside greedy ones.
     `start` counts the engine starts of one call of the supervisor from 0. `window` is the largest
     number of requests in the engine, None for twice `max_num_seqs`. `args` are the engine's
-    arguments, `defaults` those that are left out where a vLLM version does not know them. Times
-    are seconds since 1970.
+    arguments, `defaults` those that are left out where a vLLM version does not know them.
+    `adapters` are the folders of the LoRA adapters that requests name, by name. Times are seconds
+    since 1970.
     """
 
     backend: str
     model: str
-    adapter: str | None
+    adapters: dict[str, str]
     defaults: dict[str, Any]
     args: dict[str, Any]
     dummy: dict[str, Any]

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from scripts.worker.engine import SAMPLING_INVALID, Finished, RequestError
+from scripts.worker.engine import ADAPTER_MISSING, SAMPLING_INVALID, Finished, RequestError
 from scripts.worker.settings import Settings
 from scripts.worker.vllm_facts import Tap, engine_facts
 from scripts.worker.vllm_outputs import (
@@ -29,7 +29,7 @@ from scripts.worker.vllm_versions import (
     close_engine,
     engine_arguments,
     engine_fields,
-    lora_request,
+    load_adapters,
     request_errors,
     sampling_api,
     tokens_input,
@@ -50,6 +50,7 @@ class Prepared:
     prompt: Prompt
     params: Any
     sampling: dict[str, Any]
+    lora: Any
 
 
 class VllmEngine:
@@ -63,6 +64,7 @@ class VllmEngine:
         arguments = engine_arguments(settings, engine_fields())
         self._llm = vllm.LLM(**arguments)
         self._engine = self._llm.llm_engine
+        self._adapters = load_adapters(self._engine, settings.adapters)
         loaded = time.time()
         self._tap = Tap(self._engine)
         self._startup = {"import": imported - began, "load": loaded - imported}
@@ -77,7 +79,6 @@ class VllmEngine:
         self._api = sampling_api()
         self._tokenizer = self._llm.get_tokenizer()
         self._render = chat_renderer(self._llm, self._tokenizer)
-        self._lora = lora_request(settings.adapter)
         self._running: dict[str, Prepared] = {}
         self._suspects: dict[str, Finished] = {}
         self._prompts: dict[str, Prompt | RequestError] = {}
@@ -100,9 +101,18 @@ class VllmEngine:
         sampling, max_tokens = request["sampling"], request["max_tokens"]
         check_sampling(sampling, max_tokens, self._limits.vocabulary)
         try:
-            return Prepared(prompt, make_params(sampling, max_tokens, self._api), sampling)
+            params = make_params(sampling, max_tokens, self._api)
         except self._errors as error:
             raise RequestError(SAMPLING_INVALID, str(error)) from error
+        return Prepared(prompt, params, sampling, self._adapter(request.get("adapter")))
+
+    def _adapter(self, name: str | None) -> Any:
+        if name is None:
+            return None
+        if name not in self._adapters:
+            # Without it vLLM would answer, as the model that it is not.
+            raise RequestError(ADAPTER_MISSING, f"no adapter {name} is loaded")
+        return self._adapters[name]
 
     def _prepare_prompts(self, requests: list[dict[str, Any]]) -> list[Prompt | RequestError]:
         names = [prompt_name(request) for request in requests]
@@ -142,15 +152,16 @@ class VllmEngine:
     def add(self, request_id: str, prepared: Prepared) -> None:
         """Queue a request; see `engine.Engine`."""
         try:
-            self._add(request_id, prepared.prompt, prepared.params)
+            self._add(request_id, prepared, prepared.params)
         except self._errors as error:
             raise located(RequestError(SAMPLING_INVALID, str(error)), prepared.prompt) from error
         self._running[request_id] = prepared
 
-    def _add(self, request_id: str, prompt: Prompt, params: Any) -> None:
+    def _add(self, request_id: str, prepared: Prepared, params: Any) -> None:
         # New lists and new params: vLLM may keep what it is given.
-        options = {} if self._lora is None else {"lora_request": self._lora}
-        self._engine.add_request(request_id, self._input(prompt.token_ids), params, **options)
+        options = {} if prepared.lora is None else {"lora_request": prepared.lora}
+        ids = prepared.prompt.token_ids
+        self._engine.add_request(request_id, self._input(ids), params, **options)
 
     def step(self) -> list[Finished]:
         """Advance by a step; see `engine.Engine`."""
@@ -177,7 +188,7 @@ class VllmEngine:
         sampling = {**prepared.sampling, "max_tokens": 1, "min_tokens": 0, "logprobs": 0}
         params = make_params(sampling, 1, self._api)
         self._suspects[PROBE + item.request_id] = item
-        self._add(PROBE + item.request_id, prepared.prompt, params)
+        self._add(PROBE + item.request_id, prepared, params)
 
     def _judge(self, output: Any) -> Finished:
         item = self._suspects.pop(output.request_id)

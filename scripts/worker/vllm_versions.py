@@ -44,9 +44,6 @@ def engine_arguments(settings: Settings, known: set[str]) -> dict[str, Any]:
             f"this vLLM has no engine argument {', '.join(unknown)}; remove it from the engine's "
             "args or tuning, or use an environment with a vLLM that has it"
         )
-    if settings.adapter is not None:
-        # With one slot vLLM's CPU kernels give the adapter's output to all requests.
-        arguments.update(enable_lora=True, max_loras=2)
     return {"model": settings.model, "disable_log_stats": False, **arguments}
 
 
@@ -132,13 +129,24 @@ def generation_prompt(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {"add_generation_prompt": not goes_on, "continue_final_message": goes_on, **kwargs}
 
 
-def lora_request(adapter: str | None) -> Any:
-    """Return the adapter that all requests use, None without one."""
-    if adapter is None:
-        return None
+def load_adapters(engine: Any, adapters: dict[str, str]) -> dict[str, Any]:
+    """Load LoRA adapters and return the `LoRARequest` of each, by name; `adapters` are folders.
+
+    Raises `EngineRefused` for one that vLLM cannot use: while a request waits for it, that would
+    be the end of the engine.
+    """
+    if not adapters:
+        return {}
     from vllm.lora.request import LoRARequest
 
-    return LoRARequest("adapter", 1, adapter)
+    requests = {}
+    for number, (name, folder) in enumerate(sorted(adapters.items()), start=1):
+        requests[name] = LoRARequest(name, number, folder)
+        try:
+            engine.add_lora(requests[name])
+        except Exception as error:
+            raise EngineRefused(f"adapter {folder}: {type(error).__name__}: {error}") from error
+    return requests
 
 
 def close_engine(engine: Any) -> None:

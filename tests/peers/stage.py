@@ -95,7 +95,7 @@ class Engine:
             tuning=self.tuning,
             determinism=self.determinism,
             model=(self.model / "snapshot").resolve(),
-            adapter=None,
+            adapters=(),
             interpreter=self.python,
             device="cpu" if self.cuda is None else "cuda",
         )

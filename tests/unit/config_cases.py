@@ -51,6 +51,15 @@ SEQS = "      max_num_seqs: 16\n"
 CHAT = '      - {role: user, content: "{{ question }}"}\n'
 TEMPLATE = '    template: "{{ question }}"\n'
 RUN = "    sampling: [greedy, warm]\n"
+CPU = "    environment: cpu\n"
+LAST = "    sampling: greedy\nreport:\n"
+ADAPTED = """\
+    sampling: greedy
+    adapter: fr
+adapters:
+  fr: {path: models/fr}
+report:
+"""
 RUNS = BASE[BASE.index("runs:") : BASE.index("report:")]
 METRIC = "    type: numeric_match\n"
 
@@ -310,6 +319,18 @@ EDITS: list[tuple[str, str, str]] = [
     ("model without config", "models/tiny", "data"),
     ("data file", "  plain:\n    path: data/rows", "  plain:\n    path: data/row"),
     ("data folder", "  plain:\n    path: data/rows", "  plain:\n    path: data/folder"),
+    ("adapter nobody has", RUN, RUN + "    adapter: fr\n"),
+    ("adapter misspelt", LAST, ADAPTED.replace(": fr\n", ": [none, fx]\n")),
+    ("adapter called none", LAST, ADAPTED.replace("fr:", "none:")),
+    ("adapter without path", LAST, ADAPTED.replace("path: models/fr", "")),
+    ("adapter key", LAST, ADAPTED.replace("s/fr", "s/fr, rank: 8")),
+    ("adapter as text", LAST, ADAPTED.replace("{path: models/fr}", "models/fr")),
+    ("adapter folder", LAST, ADAPTED.replace("s/fr", "s/rf")),
+    ("adapter is a file", LAST, ADAPTED.replace("s/fr", "s/tiny/config.json")),
+    ("adapter without settings", LAST, ADAPTED.replace("s/fr", "s/tiny")),
+    ("adapter twice", LAST, ADAPTED.replace(": fr\n", ": [fr, fr]\n")),
+    ("adapters in an engine", CPU, CPU + "    adapters: [fr]\n"),
+    ("adapter in an engine", CPU, CPU + "    adapter: fr\n"),
     (
         "path and repo",
         "{path: models/tiny}",
@@ -340,6 +361,8 @@ def make_project(folder: Path) -> None:
     """Make the files that the valid config names, and a few beside them."""
     (folder / "models" / "tiny").mkdir(parents=True)
     (folder / "models" / "tiny" / "config.json").write_text("{}")
+    (folder / "models" / "fr").mkdir()
+    (folder / "models" / "fr" / "adapter_config.json").write_text("{}")
     (folder / "data" / "folder.jsonl").mkdir(parents=True)
     row = '{"id": "a", "question": "1+1", "reference": "2", "answer": "2"}'
     (folder / "data" / "rows.jsonl").write_text(row)

@@ -35,7 +35,7 @@ def spec(folder: Path | None = None, **changes: Any) -> EngineSpec:
         "tuning": {},
         "determinism": "fast",
         "model": folder,
-        "adapter": None,
+        "adapters": (),
         "interpreter": Path("/env/bin/python"),
         "device": "cpu",
         **changes,

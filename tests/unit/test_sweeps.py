@@ -103,6 +103,22 @@ def test_every_section_can_be_swept_and_lists_of_names_multiply(project: Path) -
     ]
 
 
+def test_a_point_is_a_run_for_every_adapter(project: Path) -> None:
+    adapters = {"fr": {"path": "models/fr"}}
+    raw = {**yaml.safe_load(BASE), "adapters": adapters}
+    raw["engines"]["cpu"]["backend"] = "dummy"
+    swept = entry(adapter=["none", "fr"], sweep={"top_p": [0.9, 0.8]})
+    for runs, expected in (
+        ([swept], ["cpu.chat.warm+top_p_0.9", "cpu+fr.chat.warm+top_p_0.9"]),
+        ([{**swept, "name": "x"}], ["x+none+top_p_0.9", "x+fr+top_p_0.9"]),
+    ):
+        found = load_config({**raw, "runs": runs}, [Path("config.yaml")]).runs
+        assert len(found) == 4
+        assert {run.name: run.adapter for run in found[:2]} == dict(
+            zip(expected, (None, "fr"), strict=True)
+        )
+
+
 def test_excluded_points_are_left_out_by_value_by_list_and_by_name(project: Path) -> None:
     grid = {"temperature": [0.5, 0.7, 1], "top_p": [0.9, 1]}
     found = names(

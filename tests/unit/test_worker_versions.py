@@ -62,7 +62,7 @@ KIND = SimpleNamespace(FINAL_ONLY="final")
 
 def settings(**changes: Any) -> Settings:
     values: dict[str, Any] = dict.fromkeys(Settings.__dataclass_fields__, "")
-    values.update({"defaults": {}, "args": {}, "adapter": None, "model": "m", **changes})
+    values.update({"defaults": {}, "args": {}, "adapters": {}, "model": "m", **changes})
     return Settings(**values)
 
 
@@ -138,9 +138,22 @@ def test_structured_output_settings_have_an_old_name() -> None:
     assert old["guided_decoding_backend"] == "xgrammar"
 
 
-def test_an_adapter_gets_a_slot_of_its_own_beside_the_base_model() -> None:
-    arguments = versions.engine_arguments(settings(adapter="/a"), set())
-    assert (arguments["enable_lora"], arguments["max_loras"]) == (True, 2)
+def test_an_adapter_that_vllm_refuses_is_named(install: Any) -> None:
+    class Request:
+        def __init__(self, *values: Any) -> None:
+            self.values = values
+
+    class Engine:
+        def add_lora(self, request: Request) -> None:
+            if request.values[2] == "/broken":
+                raise ValueError("expected other modules")
+
+    install(**{"lora.request": {"LoRARequest": Request}})
+    loaded = versions.load_adapters(Engine(), {"b": "/fine", "a": "/too"})
+    assert [loaded[name].values for name in "ab"] == [("a", 1, "/too"), ("b", 2, "/fine")]
+    with pytest.raises(EngineRefused, match=r"adapter /broken: ValueError: expected other modules"):
+        versions.load_adapters(Engine(), {"a": "/broken"})
+    assert versions.load_adapters(None, {}) == {}
 
 
 def test_chat_is_rendered_by_vllm_where_it_can_and_by_the_template_before(install: Any) -> None:

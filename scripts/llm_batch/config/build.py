@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from scripts.llm_batch.adapters import NO_ADAPTER
 from scripts.llm_batch.config.errors import ConfigPath
 from scripts.llm_batch.config.records import (
+    Adapter,
     Config,
     Engine,
     Metric,
@@ -36,6 +38,10 @@ def build_config(config: Mapping[str, Any]) -> Config:
     return Config(
         experiment=config["experiment"],
         models={name: _model(name, entry) for name, entry in config["models"].items()},
+        adapters={
+            name: Adapter(name, local_path(entry["path"]))
+            for name, entry in config.get("adapters", {}).items()
+        },
         engines={name: _engine(name, entry) for name, entry in config["engines"].items()},
         prompts={name: _prompts(name, entry) for name, entry in config["prompts"].items()},
         samplings={name: _sampling(name, entry) for name, entry in config["samplings"].items()},
@@ -144,10 +150,14 @@ def expand_runs(config: Mapping[str, Any]) -> Iterator[tuple[ConfigPath, Run]]:
     """Yield every combination of each entry of runs, with the entry's place in the config."""
     for position, entry in enumerate(config["runs"]):
         choices = [names_of(entry[key]) for key in ("engine", "prompts", "sampling")]
-        for engine, prompts, sampling in itertools.product(*choices):
+        adapters = names_of(entry.get("adapter", NO_ADAPTER))
+        for engine, adapter, prompts, sampling in itertools.product(
+            choices[0], adapters, *choices[1:]
+        ):
             run = Run(
-                name=entry.get("name", f"{engine}.{prompts}.{sampling}"),
+                name=entry.get("name", f"{adapted_name(engine, adapter)}.{prompts}.{sampling}"),
                 engine=engine,
+                adapter=None if adapter == NO_ADAPTER else adapter,
                 prompts=prompts,
                 sampling=sampling,
                 metrics=_metrics_of(entry, config["prompts"].get(prompts, {}), config),
@@ -156,6 +166,11 @@ def expand_runs(config: Mapping[str, Any]) -> Iterator[tuple[ConfigPath, Run]]:
                 determinism=entry.get("determinism", "fast"),
             )
             yield ("runs", position), run
+
+
+def adapted_name(engine: str, adapter: str) -> str:
+    """Return what stands for an engine with an adapter in the name of a run."""
+    return engine if adapter == NO_ADAPTER else f"{engine}+{adapter}"
 
 
 def names_of(value: str | list[str]) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from scripts.llm_batch.adapters import NO_ADAPTER, SETTINGS
 from scripts.llm_batch.config.build import expand_runs, local_path, names_of
 from scripts.llm_batch.config.engines import engine_problems, strict_problems
 from scripts.llm_batch.config.errors import ConfigPath, Problem, nearest, path_text
@@ -33,6 +34,8 @@ def cross_problems(config: Mapping[str, Any]) -> Iterator[Problem]:
     """Yield what is wrong between entries that are each valid against the schema."""
     for name, entry in config["models"].items():
         yield from _model_problems(("models", name), entry)
+    for name, entry in config.get("adapters", {}).items():
+        yield from _adapter_problems(("adapters", name), entry)
     for name, entry in config["engines"].items():
         yield from _reference(("engines", name, "model"), entry["model"], "models", config)
         if entry.get("backend", "vllm") != "dummy":
@@ -69,6 +72,14 @@ def _model_problems(path: ConfigPath, entry: Mapping[str, Any]) -> Iterator[Prob
         yield Problem(path, "the key 'revision' is missing; add it: the commit of the repository")
     elif "path" in entry and "revision" in entry:
         yield Problem((*path, "revision"), "without effect beside 'path'; remove it")
+
+
+def _adapter_problems(path: ConfigPath, entry: Mapping[str, Any]) -> Iterator[Problem]:
+    if path[1] == NO_ADAPTER:
+        text = f"'{NO_ADAPTER}' in a run means no adapter; choose another name"
+        yield Problem(path, text)
+    if "path" not in entry:
+        yield Problem(path, "the key 'path' is missing; add it: the folder of the adapter")
 
 
 def _prompts_problems(path: ConfigPath, entry: Mapping[str, Any]) -> Iterator[Problem]:
@@ -109,6 +120,9 @@ def _run_references(config: Mapping[str, Any]) -> Iterator[Problem]:
         for key, section in _SECTIONS.items():
             for path, name in _named(("runs", position, key), entry[key]):
                 yield from _reference(path, name, section, config)
+        for path, name in _named(("runs", position, "adapter"), entry.get("adapter", [])):
+            if name != NO_ADAPTER:
+                yield from _reference(path, name, "adapters", config)
         for path, name in _named(("runs", position, "metrics"), entry.get("metrics", [])):
             yield from _reference(path, name, "metrics", config)
 
@@ -159,6 +173,13 @@ def _files(config: Mapping[str, Any]) -> Iterator[Problem]:
         entry = config["models"].get(name, {})
         if "path" in entry:
             yield from _model_folder(("models", name, "path"), Path(local_path(entry["path"])))
+    adapted = [run for run in runs if config["engines"][run.engine] in real]
+    for adapter in dict.fromkeys(run.adapter for run in adapted if run.adapter):
+        entry = config["adapters"][adapter]
+        if "path" in entry:
+            yield from _adapter_folder(
+                ("adapters", adapter, "path"), Path(local_path(entry["path"]))
+            )
     for name in dict.fromkeys(run.prompts for run in runs):
         path = Path(local_path(config["prompts"][name]["path"]))
         yield from _prompts_file(("prompts", name, "path"), path)
@@ -171,6 +192,16 @@ def _model_folder(at: ConfigPath, path: Path) -> Iterator[Problem]:
         yield Problem(at, f"'{path}' is a file; give the folder that holds config.json")
     elif not (path / "config.json").is_file():
         text = f"the folder '{path}' has no config.json; give a model folder in Hugging Face format"
+        yield Problem(at, text)
+
+
+def _adapter_folder(at: ConfigPath, path: Path) -> Iterator[Problem]:
+    if not _exists(path):
+        yield Problem(at, f"no such folder: '{path}'; {_nearest_path(path)}")
+    elif not path.is_dir():
+        yield Problem(at, f"'{path}' is a file; give the folder that holds {SETTINGS}")
+    elif not (path / SETTINGS).is_file():
+        text = f"the folder '{path}' has no {SETTINGS}; give a LoRA adapter in PEFT format"
         yield Problem(at, text)
 
 

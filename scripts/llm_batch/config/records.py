@@ -22,6 +22,14 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Adapter:
+    """A LoRA adapter: a local folder (`path`) in PEFT format."""
+
+    name: str
+    path: str
+
+
+@dataclass(frozen=True)
 class Engine:
     """`args` (identity) hold no value that is vLLM's default; `tuning` is placement."""
 
@@ -70,10 +78,11 @@ class Metric:
 
 @dataclass(frozen=True)
 class Run:
-    """Engine × prompts × sampling: the thing a paper's table has a row for."""
+    """Engine × adapter × prompts × sampling: the thing a paper's table has a row for."""
 
     name: str
     engine: str
+    adapter: str | None
     prompts: str
     sampling: str
     metrics: tuple[str, ...]
@@ -96,6 +105,7 @@ class Config:
 
     experiment: str
     models: Mapping[str, Model]
+    adapters: Mapping[str, Adapter]
     engines: Mapping[str, Engine]
     prompts: Mapping[str, Prompts]
     samplings: Mapping[str, Sampling]

@@ -16,8 +16,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from scripts.llm_batch.adapters import NO_ADAPTER
 from scripts.llm_batch.addresses import canonical_json
-from scripts.llm_batch.config.build import names_of
+from scripts.llm_batch.config.build import adapted_name, names_of
 from scripts.llm_batch.config.errors import ConfigPath, Problem
 from scripts.llm_batch.config.sampling import WITHOUT_EFFECT_IF_GREEDY
 from scripts.llm_batch.config.sweep_axes import (
@@ -125,11 +126,12 @@ def _runs(expanded: Expanded, config: Mapping[str, Any], position: int) -> list[
     entry = config["runs"][position]
     rest = {key: value for key, value in entry.items() if key not in (*SWEEP_KEYS, "name")}
     runs: dict[str, dict[str, Any]] = {}
-    for point in _points(entry, position):
+    adapters = names_of(entry.get("adapter", NO_ADAPTER))
+    for point, adapter in itertools.product(_points(entry, position), adapters):
         point = _with_effect(point, config)
         names = {key: _entry(expanded, config, key, point) for key in NAMED}
-        name = _run_name(entry, point, names)
-        runs.setdefault(name, {**rest, **names, "name": name})
+        name = _run_name(entry, point, names, adapter)
+        runs.setdefault(name, {**rest, **names, "adapter": adapter, "name": name})
     if not runs:
         text = "leaves no point of the sweep; remove some of it"
         expanded.problems.append(Problem(("runs", position, "exclude"), text))
@@ -206,10 +208,15 @@ def _entry(expanded: Expanded, config: Mapping[str, Any], key: str, point: Point
     return name
 
 
-def _run_name(entry: Mapping[str, Any], point: Point, names: Mapping[str, str]) -> str:
+def _run_name(
+    entry: Mapping[str, Any], point: Point, names: Mapping[str, str], adapter: str
+) -> str:
     if "name" not in entry:
-        return _short(".".join(names[key] for key in NAMED), MAX_RUN_NAME)
+        parts = {**names, "engine": adapted_name(names["engine"], adapter)}
+        return _short(".".join(parts[key] for key in NAMED), MAX_RUN_NAME)
     several = [point.named[key] for key in NAMED if len(names_of(entry[key])) > 1]
+    if len(names_of(entry.get("adapter", NO_ADAPTER))) > 1:
+        several.append(adapter)
     parts = [entry["name"], *several, *_labels(point.values)]
     return _short("+".join(parts), MAX_RUN_NAME)
 

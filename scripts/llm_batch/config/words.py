@@ -17,6 +17,7 @@ _TYPE_WORDS = {
 }
 
 ALIASES: Mapping[str, str] = {
+    "adapters": "adapters (a section) and runs[].adapter",
     "batch_size": "engines.<name>.tuning.max_num_seqs",
     "context_length": "engines.<name>.args.max_model_len",
     "do_sample": "samplings.<name>.temperature (0 is greedy)",
@@ -25,6 +26,8 @@ ALIASES: Mapping[str, str] = {
     "guided_decoding": "samplings.<name>.structured_outputs",
     "guided_grammar": "samplings.<name>.structured_outputs.grammar",
     "guided_json": "samplings.<name>.structured_outputs.json",
+    "lora": "runs[].adapter",
+    "lora_path": "adapters.<name>.path",
     "guided_regex": "samplings.<name>.structured_outputs.regex",
     "max_new_tokens": "samplings.<name>.max_tokens",
     "num_generations": "samplings.<name>.n",
@@ -158,7 +161,11 @@ def _text_cure(
     return None
 
 
-_FIRST_KEYS = {"models": "path", "engines": "model", "prompts": "path", "metrics": "type"}
+_FIRST_KEYS = {
+    **dict.fromkeys(("models", "adapters", "prompts"), "path"),
+    "engines": "model",
+    "metrics": "type",
+}
 
 
 def _number_cure(found: str) -> str | None:

@@ -173,7 +173,7 @@ class Launcher:
         settings = {
             "backend": spec.backend,
             "model": str(spec.model or ""),
-            "adapter": str(spec.adapter) if spec.adapter else None,
+            "adapters": {adapter.address: str(adapter.path) for adapter in spec.adapters},
             "defaults": self._defaults,
             "args": self._arguments,
             "dummy": dict(spec.dummy),

@@ -76,13 +76,13 @@ def chain_svg(experiment: Experiment) -> str:
 
 
 def _add_run(graph: Graph, experiment: Experiment, run: Run, report: Node) -> None:
-    engine, prompts, sampling = run.parts
+    _, prompts, sampling = run.parts
     before = list(_engine_sources(graph, experiment, run))
     address = run.engine_address
     detail = f"dummy · {address}" if run.is_dummy else address
     target = identity_id("engines", address)
     engine_node = graph.add(
-        1, Node(f"e{address}", "engine", engine or "engine", detail, target), *before
+        1, Node(f"e{address}", "engine", run.engine_name or "engine", detail, target), *before
     )
     address = run.prompts_address
     target = identity_id("prompts", address)
@@ -183,7 +183,7 @@ def identities(experiment: Experiment, runs: Sequence[Run]) -> list[tuple[str, s
         for address, folder in known.items():
             add(stage, folder.name, address, folder.identity)
     for run in runs:
-        add("engines", run.parts[0], run.engine_address, run.engine)
+        add("engines", run.engine_name, run.engine_address, run.engine)
     for run in runs:
         add("prompts", run.parts[1], run.prompts_address, run.prompts)
     return list(found.values())

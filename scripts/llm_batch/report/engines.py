@@ -55,7 +55,7 @@ def _read_batch(name: str, runs: Sequence[Run]) -> Batch:
     )
     return Batch(
         name=name,
-        engine=runs[0].parts[0] or name,
+        engine=runs[0].engine_name or name,
         engine_address=runs[0].engine_address,
         runs=tuple(runs),
         dummy=runs[0].is_dummy,

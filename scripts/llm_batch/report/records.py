@@ -51,12 +51,23 @@ class Run:
 
     @property
     def parts(self) -> tuple[str | None, str | None, str | None]:
-        """The names of engine, prompts and sampling, where the run's name tells them."""
+        """The names of engine, prompts and sampling, where the run's name tells them.
+
+        A LoRA adapter stands with the engine: `<engine>+<adapter>`.
+        """
         words = self.name.split(".")
         if len(words) == 3:
             return words[0], words[1], words[2]
         engine, _, _ = str(self.facts.get("batch") or "").rpartition("-")
         return engine or None, None, None
+
+    @property
+    def engine_name(self) -> str | None:
+        """The name of the engine, without that of an adapter."""
+        name = self.parts[0]
+        if name is None or "adapter" not in self.identity:
+            return name
+        return name.rpartition("+")[0] or name
 
     @property
     def engine(self) -> Mapping[str, Any]:
