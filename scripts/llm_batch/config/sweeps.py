@@ -212,8 +212,8 @@ def _run_name(
     entry: Mapping[str, Any], point: Point, names: Mapping[str, str], adapter: str
 ) -> str:
     if "name" not in entry:
-        parts = {**names, "engine": adapted_name(names["engine"], adapter)}
-        return _short(".".join(parts[key] for key in NAMED), MAX_RUN_NAME)
+        words = {**names, "engine": adapted_name(names["engine"], adapter)}
+        return _short(".".join(words[key] for key in NAMED), MAX_RUN_NAME)
     several = [point.named[key] for key in NAMED if len(names_of(entry[key])) > 1]
     if len(names_of(entry.get("adapter", NO_ADAPTER))) > 1:
         several.append(adapter)
