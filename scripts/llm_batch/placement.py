@@ -33,6 +33,10 @@ class Results:
         """Return the batch folder whose answers are, or will be, merged into `run`."""
         return self._recorded_batches.get(run) or self._plan.runs[run].batch
 
+    def is_merged(self, run: str) -> bool:
+        """Tell whether `run` is complete, with all that it was merged from."""
+        return run in self._recorded_batches
+
     def run_completions(self, run: str) -> list[str]:
         """Return the shards' completions that `run` is merged from."""
         batch = self.run_batch(run)
