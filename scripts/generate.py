@@ -24,7 +24,7 @@ from scripts.llm_batch.addresses import read_json, utc_now, write_json_atomic
 from scripts.llm_batch.errors import WorkflowError, run_cli
 from scripts.llm_batch.generate.attempt import Interrupted, Shard, StopFlag
 from scripts.llm_batch.generate.facts import earlier_records, total_of
-from scripts.llm_batch.generate.gpus import engine_size, lease
+from scripts.llm_batch.generate.gpus import Lease, engine_size, lease
 from scripts.llm_batch.generate.journal import AnswerIndex, find_journals
 from scripts.llm_batch.generate.process import adopt_orphans
 from scripts.llm_batch.generate.progress import Progress
@@ -101,7 +101,7 @@ def generate(arguments: argparse.Namespace, stop: StopFlag) -> None:
         earlier = earlier_records(folder, arguments.journals)
         header = {"engine": arguments.engine}
         shard = Shard(arguments.journal_name, requests, arguments.journals, folder, header)
-        records = answer_open(spec, shard, index, stop)
+        records, leased = answer_open(spec, shard, index, stop)
         totals = write_completions(index, arguments.completions)
         facts = {
             "shard": arguments.requests.stem,
@@ -109,6 +109,7 @@ def generate(arguments: argparse.Namespace, stop: StopFlag) -> None:
             "answered": len(requests) - recovered,
             "recovered": recovered,
             **shard_facts(totals, [*earlier, *records]),
+            "gpu_lease": leased,
             "wall_s": round(time.monotonic() - began, 3),
             "host": platform.node(),
             "python": platform.python_version(),
@@ -129,10 +130,14 @@ def generate(arguments: argparse.Namespace, stop: StopFlag) -> None:
 
 def answer_open(
     spec: EngineSpec, shard: Shard, index: AnswerIndex, stop: StopFlag
-) -> list[dict[str, Any]]:
-    """Have what is open answered; return the records of the engine starts this took."""
+) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+    """Have what is open answered; return the records of the engine starts, and of the lease.
+
+    The latter is None where no GPU was needed.
+    """
     progress = Progress(shard.name, len(shard.requests), index.count(), shard.folder)
     records: list[dict[str, Any]] = []
+    leased: dict[str, Any] | None = None
     state = "failed"
     try:
         if index.count() < len(shard.requests):
@@ -140,7 +145,9 @@ def answer_open(
             with lease(count, shard.name, os.environ, stop.check, progress.waiting) as gpus:
                 supervisor = Supervisor(spec, shard, index, stop, progress, gpus)
                 records = supervisor.records
+                began, since = time.monotonic(), utc_now()
                 supervisor.run()
+                leased = lease_facts(gpus, since, time.monotonic() - began)
         else:
             log.info("%s: all requests are answered; no engine is needed", shard.name)
         state = "finished"
@@ -149,7 +156,20 @@ def answer_open(
         raise
     finally:
         progress.end(state, index.count(), index.errors())
-    return records
+    return records, leased
+
+
+def lease_facts(gpus: Lease, since: str, held_s: float) -> dict[str, Any] | None:
+    """Return what a shard's facts say about its GPUs; None for a CPU."""
+    if not gpus.size:
+        return None
+    return {
+        "gpus": gpus.size,
+        "uuids": list(gpus.uuids),
+        "waited_s": gpus.waited_s,
+        "since": since,
+        "held_s": round(held_s, 3),
+    }
 
 
 def shard_facts(totals: Totals, records: list[dict[str, Any]]) -> dict[str, Any]:

@@ -92,13 +92,15 @@ def device_name() -> str | None:
 
 
 def cache_facts(cache: Any) -> dict[str, Any]:
-    """Return the size of the KV cache in tokens and how many full contexts fit into it."""
+    """Return the size of the KV cache in blocks and tokens, and how many full contexts it holds."""
     tokens = _integer(cache, "kv_cache_size_tokens")
     blocks, size = _integer(cache, "num_gpu_blocks"), _integer(cache, "block_size")
     if tokens is None and blocks is not None and size is not None:
         tokens = blocks * size
     concurrency = getattr(cache, "kv_cache_max_concurrency", None)
     return {
+        "kv_cache_blocks": blocks,
+        "kv_cache_block_tokens": size,
         "kv_cache_tokens": tokens,
         "kv_cache_concurrency": None if concurrency is None else round(float(concurrency), 2),
     }

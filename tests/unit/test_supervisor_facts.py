@@ -6,13 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from scripts.llm_batch.generate.engine_log import log_facts, sizes
 from scripts.llm_batch.generate.facts import (
     ENGINE_FACTS,
     STARTUP_FACTS,
     Attempt,
     earlier_records,
     finish_record,
-    log_facts,
     start_record,
     total_of,
 )
@@ -95,12 +97,64 @@ def test_logs_of_other_versions_are_read_as_far_as_they_go(tmp_path: Path) -> No
     assert facts["weights_bytes"] == int(14.9888 * 2**30)
     (tmp_path / "log").write_text(LOG_CPU)
     assert log_facts(tmp_path / "log")["attention_backend"] == "CPU_ATTN"
-    nothing: dict[str, Any] = {
-        "attention_backend": None,
-        "weights_bytes": None,
-        "log_startup_s": {},
-    }
-    assert log_facts(tmp_path / "missing") == nothing
+    missing = log_facts(tmp_path / "missing")
+    assert missing.pop("log_startup_s") == {}
+    assert set(missing.values()) == {None}
+
+
+MEMORY_028 = """
+INFO [gpu_model_runner.py] Model loading took 14.98 GiB memory and 3.211 seconds
+INFO [gpu_worker.py:579] Available KV cache memory: 52.25 GiB
+INFO [gpu_model_runner.py] Graph capturing finished in 21 secs, took 0.5 GiB
+INFO [gpu_worker.py:804] Free memory on device (78.5/79.2 GiB) on startup. Desired GPU memory \
+utilization is (0.92, 72.9 GiB). Actual usage is 16.48 GiB for consumed memory (weights + \
+non-torch), 1.25 GiB for peak activation, and 0.75 GiB for CUDAGraph memory. Replace \
+gpu_memory_utilization config with `--kv-cache-memory=1` (2.0 GiB) to fit into requested memory
+"""
+
+MEMORY_011 = """
+INFO [gpu_model_runner.py:2653] Model loading took 2.25 GiB and 74.27 seconds
+INFO [gpu_worker.py:298] Available KV cache memory: 66.5 GiB
+INFO [gpu_worker.py:391] Free memory on device (78.5/79.2 GiB) on startup. Desired GPU memory \
+utilization is (0.9, 71.3 GiB). Actual usage is 2.25 GiB for weight, 1.5 GiB for peak activation, \
+0.125 GiB for non-torch memory, and 0.5 GiB for CUDAGraph memory. Replace gpu_memory_utilization
+"""
+
+MEMORY_06 = """
+INFO worker.py:241] the current vLLM instance can use total_gpu_memory (79.25GiB) x \
+gpu_memory_utilization (0.90) = 71.33GiB; model weights take 14.99GiB; non_torch_memory takes \
+0.09GiB; PyTorch activation peak memory takes 1.25GiB; the rest of the memory reserved for KV \
+Cache is 55.00GiB.
+INFO gpu_executor.py:76] # GPU blocks: 28160, # CPU blocks: 2048
+INFO model_runner.py:1518] Graph capturing finished in 14 secs, took 0.25 GiB
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "weights", "activation", "non_torch", "graphs", "cache", "blocks"),
+    [
+        (MEMORY_028, 14.98, 1.25, 1.5, 0.5, 52.25, None),
+        (MEMORY_011, 2.25, 1.5, 0.125, 0.5, 66.5, None),
+        (MEMORY_06, 14.99, 1.25, 0.09, 0.25, 55.0, 28160),
+        (LOG_CPU, None, None, None, None, None, None),
+    ],
+)
+def test_the_parts_of_a_gpus_memory_are_read_from_logs_of_three_years(
+    text: str,
+    weights: float | None,
+    activation: float | None,
+    non_torch: float | None,
+    graphs: float | None,
+    cache: float | None,
+    blocks: int | None,
+) -> None:
+    found = sizes(text.replace("\\\n", ""))
+    names = ("weights", "peak_activation", "non_torch", "graph_capture", "kv_cache")
+    values = (weights, activation, non_torch, graphs, cache)
+    for name, value in zip(names, values, strict=True):
+        size = found[f"{name}_bytes"]
+        assert size == (None if value is None else pytest.approx(value * 2**30, abs=2)), name
+    assert found.get("kv_cache_blocks") == blocks
 
 
 def test_unknown_counts_stay_unknown() -> None:

@@ -8,7 +8,7 @@ import platform
 import signal
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from scripts.llm_batch.generate.settings import (
     switches,
     worker_environment,
 )
+from scripts.llm_batch.gpus.telemetry import watched
 
 POLL_S = 0.25
 
@@ -81,11 +82,15 @@ class Shard:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a worker ended: its exit code, or what it failed to do in time and was killed for."""
+    """How a worker ended: its exit code, or what it failed to do in time and was killed for.
+
+    `wall_s` are the seconds from its start until nothing of it was left.
+    """
 
     code: int | None
     hung: str | None
     interrupted: Interrupted | None = None
+    wall_s: float | None = None
 
     @property
     def name(self) -> str:
@@ -112,7 +117,7 @@ class Launcher:
         self._shard = shard
         self._stop = stop
         self._progress = progress
-        self._gpus = list(gpus.uuids)
+        self._gpus = gpus
         self._environment = {**worker_environment(spec, os.environ), **gpus.environment}
         self._defaults, self._arguments = engine_arguments(spec)
         self._starts = 0
@@ -138,12 +143,18 @@ class Launcher:
         first = {
             "backend": self._spec.backend,
             "switches": switches(self._spec),
-            "gpus": self._gpus,
+            "gpus": list(self._gpus.uuids),
             "started": utc_now(),
         }
         start_record(attempt, first)
         self._starts += 1
         log.info("%s: starting an engine, its log is %s", self._shard.name, attempt.log)
+        began = time.monotonic()
+        with watched(self._gpus.source(), self._gpus.uuids, attempt.telemetry):
+            ended = self._run(settings, attempt)
+        return replace(ended, wall_s=round(time.monotonic() - began, 3))
+
+    def _run(self, settings: Path, attempt: Attempt) -> Ended:
         process = WorkerProcess(self._spec.interpreter, settings, self._environment, attempt.log)
         try:
             return self._follow(process)

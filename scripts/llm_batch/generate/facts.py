@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from scripts.llm_batch.addresses import write_json_atomic
 from scripts.llm_batch.answers import read_journal
+from scripts.llm_batch.generate.engine_log import log_facts
+from scripts.llm_batch.gpus.telemetry import summary
 
 ENGINE_FACTS: tuple[str, ...] = (
     "backend",
@@ -24,6 +25,12 @@ ENGINE_FACTS: tuple[str, ...] = (
     "max_num_seqs",
     "max_num_batched_tokens",
     "weights_bytes",
+    "peak_activation_bytes",
+    "non_torch_bytes",
+    "graph_capture_bytes",
+    "kv_cache_bytes",
+    "kv_cache_blocks",
+    "kv_cache_block_tokens",
     "kv_cache_tokens",
     "kv_cache_concurrency",
     "prefix_cache_hit_tokens",
@@ -36,6 +43,8 @@ ENGINE_FACTS: tuple[str, ...] = (
     "completion_tokens",
     "cached_prompt_tokens",
     "steps",
+    "wall_s",
+    "telemetry",
     "switches",
     "started",
     "exit",
@@ -43,19 +52,6 @@ ENGINE_FACTS: tuple[str, ...] = (
 """What is recorded of an engine start; what is not known is null."""
 
 STARTUP_FACTS = ("spawn", "import", "load", "compile", "graph_capture", "warm_up", "total")
-
-GIB = 1 << 30
-
-_NUMBER = r"([0-9]+(?:\.[0-9]+)?)"
-_ATTENTION = re.compile(
-    r"Using (?:AttentionBackendEnum\.)?([A-Z0-9_]+) (?:attention )?backend"
-    r"|KV cache layout for ([A-Z0-9_]+) backend"
-    r"|Using ([A-Za-z0-9 ]+) backend"
-)
-_WEIGHTS = re.compile(rf"(?:Model loading took|Loading model weights took) {_NUMBER} Gi?B")
-_COMPILE = re.compile(rf"compilation: {_NUMBER} s|torch\.compile (?:took|takes) {_NUMBER} s")
-_GRAPHS = re.compile(rf"Graph capturing finished in {_NUMBER} secs")
-_WARM_UP = re.compile(rf"init engine \(.*?\) took {_NUMBER} s")
 
 
 class Attempt(NamedTuple):
@@ -81,6 +77,11 @@ class Attempt(NamedTuple):
         return self.folder / f"{self.stem}.engine.json"
 
     @property
+    def telemetry(self) -> Path:
+        """Return the samples of its GPUs."""
+        return self.folder / f"{self.stem}.gpus.jsonl"
+
+    @property
     def log(self) -> Path:
         """Return the engine's log."""
         return self.folder / f"{self.stem}.log"
@@ -91,12 +92,13 @@ def start_record(attempt: Attempt, first: dict[str, Any]) -> None:
     write_json_atomic(attempt.record, {**first, "exit": None})
 
 
-def finish_record(attempt: Attempt, exit_name: str) -> dict[str, Any]:
+def finish_record(attempt: Attempt, exit_name: str, wall_s: float | None = None) -> dict[str, Any]:
     """Complete the record of an engine that has ended and return it.
 
     An engine that ended by itself counted its answers; for all others they are counted here.
+    `wall_s` are the seconds from its start to the end of its last process.
     """
-    noted = read_object(attempt.record)
+    noted = {**read_object(attempt.record), "wall_s": wall_s}
     told = read_object(attempt.engine)
     facts = {**told, **noted, **log_facts(attempt.log)}
     if told.get("exit") != "finished":
@@ -104,6 +106,10 @@ def finish_record(attempt: Attempt, exit_name: str) -> dict[str, Any]:
     startup = told.get("startup_s") or {}
     found = facts.pop("log_startup_s")
     facts["startup_s"] = {name: found.get(name, startup.get(name)) for name in STARTUP_FACTS}
+    facts["telemetry"] = summary(attempt.telemetry, startup.get("total"))
+    if facts.get("wall_s") is None and facts["telemetry"]:
+        # The supervisor died with the engine; its last sample says how long that ran.
+        facts["wall_s"] = facts["telemetry"]["seconds"]
     facts["exit"] = exit_name
     record = {name: facts.get(name) for name in ENGINE_FACTS}
     write_json_atomic(attempt.record, record)
@@ -132,37 +138,6 @@ def count_answers(journal: Path) -> dict[str, Any]:
         prompt += answer.get("prompt_tokens") or 0
         completion += len(answer.get("token_ids") or ())
     return {"requests": requests, "prompt_tokens": prompt, "completion_tokens": completion}
-
-
-def log_facts(log: Path) -> dict[str, Any]:
-    """Return what only the engine's log tells; the wording changes with the versions of vLLM."""
-    try:
-        text = log.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        text = ""
-    weights = _first(_WEIGHTS, text)
-    startup = {
-        "compile": _seconds(_COMPILE, text),
-        "graph_capture": _seconds(_GRAPHS, text),
-        "warm_up": _seconds(_WARM_UP, text),
-    }
-    return {
-        "attention_backend": _first(_ATTENTION, text),
-        "weights_bytes": None if weights is None else int(float(weights) * GIB),
-        "log_startup_s": {name: value for name, value in startup.items() if value is not None},
-    }
-
-
-def _first(regex: re.Pattern[str], text: str) -> str | None:
-    match = regex.search(text)
-    if match is None:
-        return None
-    return next((group for group in match.groups() if group is not None), None)
-
-
-def _seconds(regex: re.Pattern[str], text: str) -> float | None:
-    found = _first(regex, text)
-    return None if found is None else float(found)
 
 
 def total_of(records: Iterable[dict[str, Any]], name: str) -> int | None:

@@ -19,6 +19,7 @@ from scripts.llm_batch.gpus.devices import VISIBLE, Device, visible_devices, vis
 from scripts.llm_batch.gpus.leases import Leases
 from scripts.llm_batch.gpus.locks import lock_folder
 from scripts.llm_batch.gpus.sizes import parallel_size
+from scripts.llm_batch.gpus.telemetry import Source, nvml_source
 from scripts.llm_batch.machine.read import read_gpus
 from scripts.llm_batch.machine.records import Gpu, GpuInventory
 
@@ -36,6 +37,10 @@ class Lease(NamedTuple):
     uuids: tuple[str, ...]
     size: int = 0
     waited_s: float = 0.0
+
+    def source(self) -> Source | None:
+        """Return how to watch these GPUs, None where that is not possible."""
+        return nvml_source(self.uuids) if self.uuids else None
 
 
 def engine_size(spec: EngineSpec) -> int:

@@ -87,7 +87,7 @@ class Supervisor:
         window = decision.window or self._spec.supervisor.window
         ended = self._launcher.run(attempt, parts, window)
         answered = self._index.add(attempt.journal) if attempt.journal.exists() else 0
-        self.records.append(finish_record(attempt, ended.name))
+        self.records.append(finish_record(attempt, ended.name, ended.wall_s))
         if ended.interrupted is not None:
             raise ended.interrupted
         if ended.code == EXIT_FINISHED:
