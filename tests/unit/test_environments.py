@@ -92,6 +92,26 @@ def test_cpu_describes_the_versions_that_its_lock_has() -> None:
     assert {name for names in spec.indexes.values() for name in names} <= locked.keys()
 
 
+@pytest.mark.parametrize("name", environment_names(ENVS))
+def test_a_description_agrees_with_its_lock(name: str) -> None:
+    spec = load_spec(name, ENVS)
+    locked = locked_packages(ENVS / f"{name}.requirements.txt")
+    assert spec.name == name
+    assert locked[spec.vllm["distribution"]] == spec.imports["vllm"] == spec.vllm["version"]
+    assert locked["torch"].split("+")[0] == spec.imports["torch"].split("+")[0]
+
+
+@pytest.mark.parametrize("name", [name for name in environment_names(ENVS) if name != "cpu"])
+def test_a_variant_is_named_by_the_cuda_of_its_torch(name: str) -> None:
+    raw = yaml.safe_load((ENVS / f"{name}.yaml").read_text(encoding="utf-8"))
+    assert "cu" + raw["torch"]["cuda"].replace(".", "") == name
+    assert raw["torch"]["version"].endswith(f"+{name}")
+    locked = locked_packages(ENVS / f"{name}.requirements.txt")
+    major = raw["torch"]["cuda"].split(".")[0]
+    assert {f"nvidia-cudnn-cu{major}", f"nvidia-nccl-cu{major}"} <= locked.keys()
+    assert sum(name.startswith(("nvidia-cudnn-cu", "nvidia-nccl-cu")) for name in locked) == 2
+
+
 def test_of_several_wheels_the_one_made_for_the_platform_is_locked() -> None:
     wheels = {
         "p-1-py3-none-any.whl": "any",
