@@ -23,6 +23,7 @@ from scripts.llm_batch.adapters import check_fit, staged_adapter
 from scripts.llm_batch.addresses import read_json, utc_now, write_json_atomic
 from scripts.llm_batch.errors import WorkflowError, run_cli
 from scripts.llm_batch.generate.attempt import Interrupted, Shard, StopFlag
+from scripts.llm_batch.generate.company import own_places
 from scripts.llm_batch.generate.facts import earlier_records, total_of
 from scripts.llm_batch.generate.gpus import Lease, engine_size, lease
 from scripts.llm_batch.generate.journal import AnswerIndex, find_journals
@@ -141,8 +142,12 @@ def answer_open(
     state = "failed"
     try:
         if index.count() < len(shard.requests):
-            count = engine_size(spec)
-            with lease(count, shard.name, os.environ, stop.check, progress.waiting) as gpus:
+            size = engine_size(spec)
+            with (
+                lease(size, shard.name, os.environ, stop.check, progress.waiting) as gpus,
+                own_places(spec, shard.folder, os.environ) as places,
+            ):
+                gpus = gpus._replace(environment={**gpus.environment, **places})
                 supervisor = Supervisor(spec, shard, index, stop, progress, gpus)
                 records = supervisor.records
                 began, since = time.monotonic(), utc_now()

@@ -8,11 +8,13 @@ import platform
 import signal
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from scripts.llm_batch.addresses import utc_now, write_json_atomic
+from scripts.llm_batch.generate.company import compile_cache
 from scripts.llm_batch.generate.facts import Attempt, start_record
 from scripts.llm_batch.generate.gpus import Lease
 from scripts.llm_batch.generate.guard import Guard
@@ -118,7 +120,12 @@ class Launcher:
         self._stop = stop
         self._progress = progress
         self._gpus = gpus
-        self._environment = {**worker_environment(spec, os.environ), **gpus.environment}
+        self._cache = compile_cache(spec, gpus.model, os.environ)
+        self._environment = {
+            **worker_environment(spec, os.environ),
+            **gpus.environment,
+            **(self._cache.variables if self._cache else {}),
+        }
         self._defaults, self._arguments = engine_arguments(spec)
         self._starts = 0
         if ignored := sorted(name for name in dropped_variables(os.environ) if "VLLM" in name):
@@ -139,11 +146,20 @@ class Launcher:
 
     def run(self, attempt: Attempt, parts: list[Part], window: int | None) -> Ended:
         """Run a worker to its end, whatever that is; nothing of it is left running."""
-        settings = self._write_settings(attempt, parts, window)
+        with self._starting() as cache:
+            return self._run(attempt, self._write_settings(attempt, parts, window), cache)
+
+    def _starting(self) -> AbstractContextManager[str | None]:
+        if self._cache is None:
+            return nullcontext()
+        return self._cache.starting(self._stop.check, self._progress.waiting)
+
+    def _run(self, attempt: Attempt, settings: Path, cache: str | None) -> Ended:
         first = {
             "backend": self._spec.backend,
             "switches": switches(self._spec),
             "gpus": list(self._gpus.uuids),
+            "compile_cache": cache,
             "started": utc_now(),
         }
         start_record(attempt, first)
@@ -151,23 +167,26 @@ class Launcher:
         log.info("%s: starting an engine, its log is %s", self._shard.name, attempt.log)
         began = time.monotonic()
         with watched(self._gpus.source(), self._gpus.uuids, attempt.telemetry):
-            ended = self._run(settings, attempt)
+            ended = self._run_process(settings, attempt)
         return replace(ended, wall_s=round(time.monotonic() - began, 3))
 
-    def _run(self, settings: Path, attempt: Attempt) -> Ended:
+    def _run_process(self, settings: Path, attempt: Attempt) -> Ended:
         process = WorkerProcess(self._spec.interpreter, settings, self._environment, attempt.log)
         try:
-            return self._follow(process)
+            return self._follow(process, attempt)
         except Interrupted as error:
             return Ended(process.stop(), None, error)
         finally:
             process.end()
 
-    def _follow(self, process: WorkerProcess) -> Ended:
+    def _follow(self, process: WorkerProcess, attempt: Attempt) -> Ended:
         watchdog = Watchdog(self._spec.supervisor, time.monotonic())
         status_path = self._shard.folder / "status.json"
         while (code := process.wait(POLL_S)) is None:
             self._stop.check()
+            # The worker writes its first facts when the engine is ready.
+            if self._cache is not None and attempt.engine.exists():
+                self._cache.engine_is_ready()
             now = time.monotonic()
             status = read_status(status_path)
             if line := self._progress.update(status, now):

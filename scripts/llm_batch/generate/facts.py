@@ -36,6 +36,7 @@ ENGINE_FACTS: tuple[str, ...] = (
     "prefix_cache_hit_tokens",
     "prefix_cache_query_tokens",
     "preemptions",
+    "compile_cache",
     "startup_s",
     "generate_s",
     "requests",

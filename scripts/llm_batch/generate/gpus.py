@@ -30,13 +30,15 @@ UNNAMED = "index-"
 class Lease(NamedTuple):
     """GPUs to use: the variables that say so to an engine, and their UUIDs where known.
 
-    `size` is their number, 0 for a CPU; `waited_s` are the seconds until it was granted.
+    `size` is their number, 0 for a CPU; `waited_s` are the seconds until they were granted, and
+    `model` is what the driver calls the first of them.
     """
 
     environment: Mapping[str, str]
     uuids: tuple[str, ...]
     size: int = 0
     waited_s: float = 0.0
+    model: str = "unknown"
 
     def source(self) -> Source | None:
         """Return how to watch these GPUs, None where that is not possible."""
@@ -86,7 +88,7 @@ def lease(
 def _lease(devices: Sequence[Device], waited_s: float) -> Lease:
     names = ",".join(device.name for device in devices)
     environment = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", VISIBLE: names}
-    return Lease(environment, _uuids(devices), len(devices), round(waited_s, 3))
+    return Lease(environment, _uuids(devices), len(devices), round(waited_s, 3), devices[0].model)
 
 
 def _uuids(devices: Sequence[Device]) -> tuple[str, ...]:
@@ -124,8 +126,9 @@ def scheduled_lease(names: Sequence[str], count: int, environ: Mapping[str, str]
             f"the engine needs {count} GPUs, and SLURM gave job {environ['SLURM_JOB_ID']} "
             f"{len(names)} ({VISIBLE}={value}); ask for {count} (resources: gpu)"
         )
-    uuids: tuple[str, ...] = ()
+    lease = Lease({"CUDA_DEVICE_ORDER": "PCI_BUS_ID", VISIBLE: value}, (), count)
     # Only for the facts: what the scheduler says counts, whatever the driver shows.
     with contextlib.suppress(WorkflowError):
-        uuids = _uuids(visible_devices(read_gpus(environ), {VISIBLE: value}))
-    return Lease({"CUDA_DEVICE_ORDER": "PCI_BUS_ID", VISIBLE: value}, uuids, count)
+        devices = visible_devices(read_gpus(environ), {VISIBLE: value})
+        return lease._replace(uuids=_uuids(devices), model=devices[0].model)
+    return lease

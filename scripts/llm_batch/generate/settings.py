@@ -42,6 +42,9 @@ PLACEMENT_VARIABLES = frozenset(
 )
 """vLLM's variables that a user may set: they cannot change an answer. The others are dropped."""
 
+LAUNCHER_VARIABLES = frozenset({"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"})
+"""What torchrun and its like set: vLLM would take one for its own place among several."""
+
 CPU_MAX_NUM_SEQS = 256
 CPU_BLOCK_TOKENS = 128
 """vLLM's block of the KV cache on a CPU."""
@@ -238,7 +241,8 @@ def dropped_variables(inherited: Mapping[str, str]) -> set[str]:
     return {
         name
         for name in inherited
-        if name.startswith(("PYTHON", "VLLM_")) and name not in PLACEMENT_VARIABLES
+        if name in LAUNCHER_VARIABLES
+        or (name.startswith(("PYTHON", "VLLM_")) and name not in PLACEMENT_VARIABLES)
     }
 
 
