@@ -56,6 +56,12 @@ rule environments:
         collect("results/environments/{folder}/manifest.json", folder=PLAN.environments),
 
 
+rule models:
+    """Fetch the models only, for instance on a machine with a network."""
+    input:
+        collect("results/models/{folder}/manifest.json", folder=PLAN.models),
+
+
 rule runs:
     """Answer and merge every run, without evaluation and report."""
     input:
@@ -68,6 +74,10 @@ rule replicate:
         collect(
             "results/replications/{folder}/manifest.json", folder=RESULTS.replications
         ),
+
+
+onstart:
+    refuse_unpinned()
 
 
 onsuccess:

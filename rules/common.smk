@@ -36,6 +36,17 @@ except errors.WorkflowError as error:
 
 RESULTS = placement.Results(PLAN, Path("results"))
 
+if PLAN.unpinned:
+    logger.warning(placement.unpinned_message(PLAN, workflow.configfiles))
+
+
+def refuse_unpinned():
+    """What has no commit yet can be planned, so that a new config can be looked at, but not run."""
+    try:
+        placement.refuse_unpinned(PLAN, workflow.configfiles)
+    except errors.WorkflowError as error:
+        raise WorkflowError(str(error)) from None
+
 
 def environment_locks(wildcards):
     """The files that decide an environment."""
@@ -53,11 +64,11 @@ def environment_identity(wildcards, output):
 
 
 def model_identity(wildcards, output):
-    return canonical_json(PLAN.models[wildcards.model][0].identity)
+    return canonical_json(PLAN.models[wildcards.model].stage.identity)
 
 
-def model_path(wildcards, output):
-    return PLAN.models[wildcards.model][1]
+def model_source(wildcards, output):
+    return placement.model_source(PLAN.models[wildcards.model])
 
 
 def adapter_identity(wildcards, output):

@@ -1,8 +1,8 @@
-"""A model folder in, its checked file list and a link to it out."""
+"""A model folder, or a repository on the hub, in; its checked file list and a link to it out."""
 
 
 rule fetch_model:
-    """Check that a model's files are those of the plan, and link them."""
+    """Fetch a model's files if they are not there, check every one, and link them."""
     output:
         manifest="results/models/{model}/manifest.json",
     log:
@@ -11,8 +11,8 @@ rule fetch_model:
         "../envs/workflow.yaml"
     params:
         identity=model_identity,
-        path=model_path,
+        source=model_source,
     shell:
         "python -m scripts.fetch_model"
-        " --identity {params.identity:q} --path {params.path:q}"
+        " --identity {params.identity:q} {params.source:q}"
         " --output {output.manifest:q} > {log:q} 2>&1"

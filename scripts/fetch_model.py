@@ -1,12 +1,20 @@
-"""Make a model's stage folder: which files it consists of, checked, and a link to them."""
+"""Make a model's stage folder: its files fetched and checked, a list of them, a link to them.
+
+A model on the hub comes into the user's ordinary hub cache (HF_HOME), and `snapshot/` has a link
+for each file that was checked, and no other. A local folder stays where it is: `snapshot` is a
+link to it.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from scripts.llm_batch.addresses import (
     file_sha256,
@@ -14,37 +22,107 @@ from scripts.llm_batch.addresses import (
     write_json_atomic,
     write_manifest,
 )
+from scripts.llm_batch.digests import DigestMemo
 from scripts.llm_batch.errors import WorkflowError, run_cli
+from scripts.llm_batch.hub.download import fetch_files
+from scripts.llm_batch.hub.models import Wanted, choose_files
+from scripts.llm_batch.hub.problems import explained, quiet_client
+from scripts.llm_batch.hub.source import COMMIT, HubFile, Source, snapshot_folder
+from scripts.llm_batch.model_size import gpus_needed, hub_model_size
+from scripts.llm_batch.remote_code import foreign_code, localise
+
+log = logging.getLogger(__name__)
+
+MEMO = ".digests.json"
+TOLD_MEMORY_BYTES = 80 * 10**9
+"""Of the GPU that the size is held against in the log; `scripts.model_size` takes any."""
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line of this program."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--identity", required=True, type=json.loads, help="JSON of the identity")
-    parser.add_argument("--path", required=True, type=Path, help="the local model folder")
+    parser.add_argument("--path", type=Path, help="the local model folder; without it, the hub")
+    parser.add_argument("--pickled", action="store_true", help="weights may be pickled")
     parser.add_argument("--output", required=True, type=Path, help="manifest.json to write")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Check the model's files against the identity and link them; 0 on success."""
+    """Fetch or check the model and link it; 0 on success."""
     arguments = build_parser().parse_args(argv)
+    quiet_client()
     folder: Path = arguments.output.parent
-    files: dict[str, str] = arguments.identity["files"]
-    check_files(arguments.path, files)
-    write_identity(folder, "models", arguments.identity)
-    link(folder / "snapshot", arguments.path)
-    listing = [
-        {"path": name, "bytes": (arguments.path / name).stat().st_size, "sha256": digest}
-        for name, digest in sorted(files.items())
-    ]
-    model = {"source": str(arguments.path), "files": listing}
+    identity: dict[str, Any] = arguments.identity
+    memo = DigestMemo(folder.parent.parent / MEMO)
+    snapshot = folder / "snapshot"
+    if "repo" in identity:
+        model = link_hub_model(snapshot, identity, arguments.pickled, memo)
+    else:
+        model = link_local_model(snapshot, arguments.path, identity)
+    memo.save()
+    if "code" in identity:
+        changed = localise(snapshot, identity["code"], code_fetcher(memo))
+        model["written"] = [listed(snapshot / name, name) for name in changed]
+    model["foreign_code"] = foreign_code(snapshot)
+    write_identity(folder, "models", identity)
     write_json_atomic(folder / "model.json", model)
     write_manifest(folder, [folder / "model.json"], {})
     return 0
 
 
-def check_files(source: Path, files: dict[str, str]) -> None:
+def link_hub_model(
+    snapshot: Path, identity: Mapping[str, Any], pickled: bool, memo: DigestMemo
+) -> dict[str, Any]:
+    """Fetch a model from the hub, link its files into `snapshot` and return its model.json."""
+    source = Source(identity["repo"], identity.get("revision") or "")
+    if not COMMIT.fullmatch(source.revision):
+        raise WorkflowError(
+            f"{source.repo}: '{source.revision}' is no commit; `python -m scripts.pin CONFIG` "
+            "writes one into the config"
+        )
+    files = choose_files(source, Wanted(identity.get("files"), pickled))
+    if not all((snapshot_folder(source) / file.path).is_file() for file in files):
+        tell_size(source)
+    cached = fetch_files(source, files, memo)
+    link_each(snapshot, cached, [file.path for file in files])
+    return {
+        "source": f"{source.repo}@{source.revision}",
+        "files": [hub_listed(cached / file.path, file, memo) for file in files],
+    }
+
+
+def hub_listed(path: Path, file: HubFile, memo: DigestMemo) -> dict[str, Any]:
+    """Return the entry of model.json for a file that was checked against what the hub has."""
+    checked = {"checked": "sha256"} if file.sha256 else {"checked": "git blob id"}
+    blob = {} if file.sha256 else {"git_blob_id": file.blob_id}
+    return {
+        "path": file.path,
+        "bytes": file.size,
+        "sha256": file.sha256 or memo.sha256(path),
+        **checked,
+        **blob,
+    }
+
+
+def link_local_model(snapshot: Path, path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Check a local model against its identity, link it and return its model.json."""
+    files: dict[str, str] = identity["files"]
+    check_files(path, files)
+    if "code" in identity:
+        link_each(snapshot, path, sorted(files))
+    else:
+        link(snapshot, path)
+    listing = [
+        {"path": name, "bytes": (path / name).stat().st_size, "sha256": digest}
+        for name, digest in sorted(files.items())
+    ]
+    return {"source": str(path), "files": listing}
+
+
+def check_files(source: Path, files: Mapping[str, str]) -> None:
     """Raise `WorkflowError` if a file of the model is not what the plan saw."""
     for name, expected in files.items():
         path = source / name
@@ -58,12 +136,56 @@ def check_files(source: Path, files: dict[str, str]) -> None:
             )
 
 
+def code_fetcher(memo: DigestMemo) -> Callable[[str, str], Path]:
+    """Return what fetches the Python files of a repository at a commit, and says where they are."""
+
+    def fetch(repo: str, revision: str) -> Path:
+        source = Source(repo, revision)
+        files = choose_files(source, Wanted(code_only=True))
+        return fetch_files(source, files, memo)
+
+    return fetch
+
+
 def link(path: Path, target: Path) -> None:
     """Point `path` at `target`, relatively, so that both can be moved together."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(os.path.relpath(target.resolve(), path.parent.resolve()))
     temporary.replace(path)
+
+
+def link_each(folder: Path, source: Path, names: Sequence[str]) -> None:
+    """Make `folder` anew, with a link to each named file of `source`."""
+    if folder.is_symlink():
+        folder.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        link(path, source / name)
+
+
+def listed(path: Path, name: str) -> dict[str, Any]:
+    """Return the entry of model.json for a file that was written here."""
+    return {"path": name, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
+
+
+def tell_size(source: Source) -> None:
+    """Log how large a model on the hub is, before it is fetched; nothing if that is not known."""
+    try:
+        with explained(source):
+            size = hub_model_size(source.repo, source.revision)
+    except WorkflowError as error:
+        log.info("%s", error)
+        return
+    parameters, stored = size.total_parameters.value, size.stored_bytes.value
+    log.info("%s: %s parameters, %.2f GB of weights", source, f"{parameters:,}", stored / 1e9)
+    fit = gpus_needed(size, TOLD_MEMORY_BYTES)
+    log.info("GPUs needed of 80 GB each: %s (%s)", fit.gpus or "more", fit.arithmetic)
 
 
 if __name__ == "__main__":

@@ -209,8 +209,10 @@ def engine_spec(arguments: argparse.Namespace) -> EngineSpec:
     snapshot = model / "snapshot"
     if not arguments.model or not (snapshot / "config.json").is_file():
         raise WorkflowError(
-            f"{snapshot}: no model there (config.json); delete {model} and run again"
+            f"{snapshot}: no model there (config.json); `python -m scripts.verify --refetch` "
+            f"brings it back, or delete {model} and run again"
         )
+    refuse_unpinned_code(model, common["args"])
     interpreter = environment / "bin" / "python"
     if not arguments.environment or shutil.which(interpreter) is None:
         raise WorkflowError(
@@ -226,6 +228,19 @@ def engine_spec(arguments: argparse.Namespace) -> EngineSpec:
         interpreter=interpreter.absolute(),
         device="cpu" if read_json(environment / "environment.json").get("cuda") is None else "cuda",
     )
+
+
+def refuse_unpinned_code(model: Path, args: Mapping[str, Any]) -> None:
+    """Raise `WorkflowError` if the engine would run code of a repository without a commit."""
+    description = read_json(model / "model.json") if (model / "model.json").is_file() else {}
+    foreign = description.get("foreign_code")
+    if foreign and args.get("trust_remote_code"):
+        name = model.name.rpartition("-")[0]
+        raise WorkflowError(
+            f"models.{name}: its config runs code of {foreign[0]}, at whatever is there; write "
+            f"models.{name}.code: {{{foreign[0]}: main}} and `python -m scripts.pin CONFIG` makes "
+            "a commit of it"
+        )
 
 
 def determinism_of(engine: Mapping[str, Any], asked: str | None) -> str:

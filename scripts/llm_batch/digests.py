@@ -57,15 +57,23 @@ class DigestMemo:
             raise WorkflowError(f"{path}: cannot be read: {error.strerror}") from error
         if _stamp(before) != _stamp(after):
             raise WorkflowError(f"{path}: changed while it was read; run again when it is complete")
-        if time.time() - after.st_mtime > RACY_SECONDS:
+        self._remember(real, after, digest)
+        return digest
+
+    def learn(self, path: Path, sha256: str) -> None:
+        """Remember a digest that was just computed of the same bytes under another name."""
+        real = path.resolve()
+        self._remember(real, real.stat(), sha256)
+
+    def _remember(self, real: Path, stat: os.stat_result, sha256: str) -> None:
+        if time.time() - stat.st_mtime > RACY_SECONDS:
             self._entries[str(real)] = {
-                "size": after.st_size,
-                "mtime_ns": after.st_mtime_ns,
-                "inode": after.st_ino,
-                "sha256": digest,
+                "size": stat.st_size,
+                "mtime_ns": stat.st_mtime_ns,
+                "inode": stat.st_ino,
+                "sha256": sha256,
             }
             self._changed = True
-        return digest
 
     def save(self) -> None:
         """Write the memo if anything was added; a read-only folder is not an error."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from scripts.llm_batch.addresses import address, canonical_json, read_json
 from scripts.llm_batch.errors import ConfigError, WorkflowError
-from scripts.llm_batch.plan import BatchPlan, EnginePlan, Plan, Stage
+from scripts.llm_batch.plan import BatchPlan, EnginePlan, ModelPlan, Plan, Stage
 
 ARGUMENT_BYTES = 120_000
 """Linux takes 131 072 bytes in one argument, and Snakemake hands a shell command as one."""
@@ -84,7 +84,7 @@ class Results:
     def model_folder(self, batch: str) -> str:
         """Return the folder of the model of `batch`; empty for a dummy engine."""
         model = self.engine(batch).model
-        return f"results/models/{model.folder}" if model else ""
+        return f"results/models/{model.stage.folder}" if model else ""
 
     def adapter_folders(self, batch: str) -> tuple[str, ...]:
         """Return the folders of the adapters that runs of `batch` use, in a fixed order."""
@@ -161,6 +161,28 @@ class Results:
         shards = range(self._shards(batch))
         made = [f for s in shards for f in (f"completions/{s}.parquet", f"facts/{s}.json")]
         return all((folder / name).is_file() for name in made)
+
+
+def model_source(model: ModelPlan) -> list[str]:
+    """Return the words of the command line that say where a model comes from."""
+    words = ["--path", model.path] if model.path else []
+    return [*words, "--pickled"] if model.pickled else words
+
+
+def refuse_unpinned(plan: Plan, configfiles: Sequence[str]) -> None:
+    """Raise `ConfigError` if something of the plan has no commit yet."""
+    if plan.unpinned:
+        raise ConfigError(unpinned_message(plan, configfiles))
+
+
+def unpinned_message(plan: Plan, configfiles: Sequence[str]) -> str:
+    """Return in one line what has no commit yet, and the command that writes it."""
+    names = ", ".join(dict.fromkeys(plan.unpinned))
+    config = configfiles[-1] if configfiles else "CONFIG"
+    return (
+        f"{names}: without a revision, so this can be planned but not run; "
+        f"`python -m scripts.pin {config}` writes the newest commit"
+    )
 
 
 def make_programs_callable(root: Path) -> None:

@@ -13,11 +13,12 @@ from typing import Any
 
 from scripts.llm_batch.adapters import local_adapter_identity
 from scripts.llm_batch.addresses import address
-from scripts.llm_batch.config.records import Config, Engine, Prompts, Run, Sampling
+from scripts.llm_batch.config.records import Config, Engine, Model, Prompts, Run, Sampling
 from scripts.llm_batch.digests import DigestMemo
 from scripts.llm_batch.environments.identity import environment_identity
-from scripts.llm_batch.errors import ConfigError
+from scripts.llm_batch.errors import ConfigError, WorkflowError
 from scripts.llm_batch.gpus.sizes import parallel_size
+from scripts.llm_batch.hub.selection import refuse_pickled
 from scripts.llm_batch.models import local_model_identity
 from scripts.llm_batch.requests import is_greedy
 
@@ -40,14 +41,22 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class ModelPlan:
+    """A model and where it comes from: `path` for a local folder, else the hub."""
+
+    stage: Stage
+    path: str | None
+    pickled: bool
+
+
+@dataclass(frozen=True)
 class EnginePlan:
     """An engine under one determinism: what answers its requests, and how it is placed."""
 
     stage: Stage
     environment: Stage | None
-    model: Stage | None
+    model: ModelPlan | None
     tuning: Mapping[str, Any]
-    model_path: str | None
     gpus: int
 
 
@@ -76,16 +85,20 @@ class BatchPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything one config asks for; the mappings are keyed by stage folder."""
+    """Everything one config asks for; the mappings are keyed by stage folder.
+
+    `unpinned` names the sections of the config that have no commit yet: they can be planned only.
+    """
 
     experiment: str
     environments: Mapping[str, Stage]
-    models: Mapping[str, tuple[Stage, str]]
+    models: Mapping[str, ModelPlan]
     adapters: Mapping[str, tuple[Stage, str]]
     engines: Mapping[str, EnginePlan]
     batches: Mapping[str, BatchPlan]
     runs: Mapping[str, RunPlan]
     report: Stage
+    unpinned: Sequence[str] = ()
 
 
 def make_stage(stage: str, name: str, identity: Mapping[str, Any]) -> Stage:
@@ -119,12 +132,17 @@ def make_plan(config: Config, envs: Path, memo: DigestMemo) -> Plan:
     return Plan(
         experiment=config.experiment,
         environments={e.environment.folder: e.environment for e in used if e.environment},
-        models={e.model.folder: (e.model, e.model_path or "") for e in used if e.model},
+        models={e.model.stage.folder: e.model for e in used if e.model},
         adapters={s.folder: (s, config.adapters[s.name].path) for s in adapters.values()},
         engines={e.stage.folder: e for e in used},
         batches=batches,
         runs=ordered,
         report=_plan_report(config, list(ordered.values())),
+        unpinned=[
+            f"models.{e.model.stage.name}"
+            for e in used
+            if e.model and not e.model.path and "revision" not in e.model.stage.identity
+        ],
     )
 
 
@@ -179,14 +197,14 @@ def _used_prompts(config: Config) -> list[str]:
 def _plan_engines(
     config: Config, envs: Path, memo: DigestMemo
 ) -> dict[tuple[str, str], EnginePlan]:
-    models: dict[str, Stage] = {}
+    models: dict[str, ModelPlan] = {}
     environments: dict[str, Stage] = {}
     engines: dict[tuple[str, str], EnginePlan] = {}
     for name, determinism in dict.fromkeys((run.engine, run.determinism) for run in config.runs):
         engine = config.engines[name]
         dummy = engine.backend == DUMMY
         if engine.model not in models and not dummy:
-            models[engine.model] = _model_stage(config, engine.model, memo)
+            models[engine.model] = _plan_model(config.models[engine.model], memo)
         if engine.environment not in environments and not dummy:
             identity = environment_identity(engine.environment, envs)
             environments[engine.environment] = make_stage(
@@ -198,7 +216,7 @@ def _plan_engines(
         identity = engine_identity(
             engine,
             determinism,
-            model.address if model else engine.model,
+            model.stage.address if model else engine.model,
             environment.address if environment else engine.environment,
         )
         engines[name, determinism] = EnginePlan(
@@ -206,7 +224,6 @@ def _plan_engines(
             environment=environment,
             model=model,
             tuning=engine.tuning,
-            model_path=config.models[engine.model].path if model else None,
             gpus=engine_gpus(engine),
         )
     return engines
@@ -219,14 +236,32 @@ def engine_gpus(engine: Engine) -> int:
     return 0 if engine.environment == "cpu" else parallel_size(engine.args)
 
 
-def _model_stage(config: Config, name: str, memo: DigestMemo) -> Stage:
-    model = config.models[name]
+def _plan_model(model: Model, memo: DigestMemo) -> ModelPlan:
     if model.path is None:
-        raise ConfigError(
-            f"models.{name}.repo: models from the hub cannot be fetched yet; "
-            "download it and give its folder as 'path'"
-        )
-    return make_stage("models", name, local_model_identity(Path(model.path), memo))
+        identity = hub_model_identity(model)
+    else:
+        identity = local_model_identity(Path(model.path), memo)
+        try:
+            refuse_pickled(identity["files"], model.pickled)
+        except WorkflowError as error:
+            raise ConfigError(f"models.{model.name}.path: {model.path}: {error}") from None
+        if model.code:
+            identity["code"] = dict(model.code)
+    return ModelPlan(make_stage("models", model.name, identity), model.path, model.pickled)
+
+
+def hub_model_identity(model: Model) -> dict[str, Any]:
+    """Return the identity of a model on the hub: repository, commit, and what is said besides.
+
+    Without a commit the identity only serves to show a plan; nothing is fetched by it.
+    """
+    identity = {
+        "repo": model.repo,
+        "revision": model.revision,
+        "files": list(model.files) if model.files else None,
+        "code": dict(model.code) if model.code else None,
+    }
+    return _without_none(identity)
 
 
 def _plan_adapters(config: Config, memo: DigestMemo) -> dict[str, Stage]:

@@ -108,6 +108,13 @@ def test_strict_turns_on_what_the_hardware_offers(model: Path) -> None:
     assert switches(spec(backend="dummy")) == {}
 
 
+def test_tokens_of_the_user_do_not_reach_an_engine(model: Path) -> None:
+    inherited = {"HF_TOKEN": "hf_a", "HUGGING_FACE_HUB_TOKEN": "hf_b", "HF_HOME": "/hf"}
+    passed = worker_environment(spec(model), inherited)
+    assert not {"hf_a", "hf_b"} & set(passed.values())
+    assert passed["HF_HOME"] == "/hf"
+
+
 def test_variables_that_could_change_an_answer_are_not_inherited(model: Path) -> None:
     inherited = {
         "HOME": "/home/me",

@@ -58,7 +58,15 @@ def local_path(text: str) -> str:
 
 def _model(name: str, entry: Mapping[str, Any]) -> Model:
     path = local_path(entry["path"]) if "path" in entry else None
-    return Model(name, path, entry.get("repo"), entry.get("revision"))
+    return Model(
+        name=name,
+        path=path,
+        repo=entry.get("repo"),
+        revision=entry.get("revision"),
+        files=tuple(entry["files"]) if "files" in entry else None,
+        code=dict(entry["code"]) if "code" in entry else None,
+        pickled=entry.get("pickled", False),
+    )
 
 
 def _engine(name: str, entry: Mapping[str, Any]) -> Engine:

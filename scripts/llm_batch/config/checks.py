@@ -10,10 +10,17 @@ from typing import Any
 from scripts.llm_batch.adapters import NO_ADAPTER, SETTINGS
 from scripts.llm_batch.config.build import expand_runs, local_path, names_of
 from scripts.llm_batch.config.engines import engine_problems, strict_problems
-from scripts.llm_batch.config.errors import ConfigPath, Problem, nearest, path_text
+from scripts.llm_batch.config.errors import (
+    CONFIG_FILE,
+    ConfigPath,
+    Problem,
+    nearest,
+    path_text,
+)
 from scripts.llm_batch.config.sampling import sampling_problems
 from scripts.llm_batch.config.schema import known_reference
 from scripts.llm_batch.evaluation.metric_types import RESERVED_NAMES
+from scripts.llm_batch.hub.source import COMMIT
 from scripts.llm_batch.templates import template_problem
 
 REQUIRED = ("experiment", "models", "engines", "prompts", "samplings", "runs")
@@ -67,11 +74,25 @@ def _model_problems(path: ConfigPath, entry: Mapping[str, Any]) -> Iterator[Prob
     if "path" in entry and "repo" in entry:
         yield Problem(path, "has both 'path' and 'repo'; keep the one that is meant")
     elif "path" not in entry and "repo" not in entry:
-        yield Problem(path, "the key 'path' is missing; add it: the folder of the model")
-    elif "repo" in entry and "revision" not in entry:
-        yield Problem(path, "the key 'revision' is missing; add it: the commit of the repository")
-    elif "path" in entry and "revision" in entry:
-        yield Problem((*path, "revision"), "without effect beside 'path'; remove it")
+        text = "the key 'path' is missing; add it: the folder of the model; or 'repo', on the hub"
+        yield Problem(path, text)
+    for key in ("revision", "files"):
+        if "path" in entry and "repo" not in entry and key in entry:
+            yield Problem((*path, key), "without effect beside 'path'; remove it")
+    if "repo" in entry:
+        yield from pin_problems((*path, "revision"), entry.get("revision"))
+    for repo, revision in entry.get("code", {}).items():
+        yield from pin_problems((*path, "code", repo), revision)
+
+
+def pin_problems(path: ConfigPath, revision: str | None) -> Iterator[Problem]:
+    """Yield a problem for a branch or tag; none at all is pinned later, see `plan`."""
+    if revision is not None and not COMMIT.fullmatch(revision):
+        text = (
+            f"'{revision}' can come to mean other files, a commit (40 hexadecimal digits) cannot; "
+            f"`python -m scripts.pin {CONFIG_FILE}` writes the commit in its place"
+        )
+        yield Problem(path, text)
 
 
 def _adapter_problems(path: ConfigPath, entry: Mapping[str, Any]) -> Iterator[Problem]:

@@ -21,6 +21,9 @@ MAX_SHOWN = 10
 _PLAIN_KEY = re.compile(r"[\w+-]+")
 COMMAND_LINE = "--config"
 
+CONFIG_FILE = "{CONFIG}"
+"""Stands in a problem's text for the config file's name, which the check does not know."""
+
 # The loader written in C is ten times faster; PyYAML can be built without it.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -107,7 +110,8 @@ def raise_problems(problems: Sequence[Problem], raw: Any, sources: Sequence[Sour
 def _line(problem: Problem, raw: Any, sources: Sequence[SourceFile]) -> str:
     place = problem.source or locate(problem.path, raw, sources, problem.line_offset)
     where = path_text(problem.path)
-    return f"{place}: {where}: {problem.text}" if where else f"{place}: {problem.text}"
+    text = problem.text.replace(CONFIG_FILE, sources[-1].name if sources else "CONFIG")
+    return f"{place}: {where}: {text}" if where else f"{place}: {text}"
 
 
 def locate(path: ConfigPath, raw: Any, sources: Sequence[SourceFile], line_offset: int = 0) -> str:

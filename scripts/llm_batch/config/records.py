@@ -13,12 +13,19 @@ OnTooLong = Literal["error", "truncate_left", "truncate_right"]
 
 @dataclass(frozen=True)
 class Model:
-    """A local folder (`path`), or a hub repository at a commit."""
+    """A local folder (`path`), or a hub repository at a commit (None: not pinned yet).
+
+    `files` are patterns in place of the usual choice, `code` the commits of other repositories
+    whose code it runs, by name; `pickled` allows weights in pickle format.
+    """
 
     name: str
     path: str | None
     repo: str | None
     revision: str | None
+    files: tuple[str, ...] | None = None
+    code: Mapping[str, str] | None = None
+    pickled: bool = False
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,6 @@ def _expected_type(kind: str, schema: Mapping[str, Any]) -> str:
 PATTERN_WORDS: Mapping[str, str] = {
     "^[A-Za-z0-9][A-Za-z0-9_+-]*$": "letters, digits, '_', '+' and '-'",
     "^[A-Za-z0-9][A-Za-z0-9_+.-]*$": "letters, digits, '_', '+', '-' and '.'",
-    "^[0-9a-f]{40}$": "a commit, 40 hexadecimal digits",
     "\\.jsonl(\\.gz)?$": "the name of a .jsonl file",
     "^[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*$": "owner/name",
     "^[0-9]{1,8}$": "a token id",

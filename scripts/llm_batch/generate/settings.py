@@ -246,12 +246,21 @@ def dropped_variables(inherited: Mapping[str, str]) -> set[str]:
     }
 
 
+def secrets(inherited: Mapping[str, str]) -> set[str]:
+    """Return the variables with the user's tokens, which no engine needs: it asks no hub."""
+    return {name for name in inherited if name.startswith("HF_TOKEN") or name in _OLD_TOKENS}
+
+
+_OLD_TOKENS = ("HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
+
+
 def worker_environment(spec: EngineSpec, inherited: Mapping[str, str]) -> dict[str, str]:
     """Return the worker's environment variables.
 
     Python's own and vLLM's are taken from `inherited` only where they cannot change an answer.
     """
     dropped = dropped_variables(inherited)
+    dropped |= secrets(inherited)
     kept = {name: value for name, value in inherited.items() if name not in dropped}
     kept["PATH"] = os.pathsep.join([str(spec.interpreter.parent), kept.get("PATH", os.defpath)])
     quiet = {
