@@ -113,6 +113,7 @@ def test_without_a_driver_there_are_no_cards_and_a_reason(
     assert inventory.gpus == ()
     assert inventory.reason is not None
     assert said in inventory.reason
+    assert inventory.broken is (error != pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
 
 
 def test_a_machine_survives_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -23,11 +23,13 @@ def read_inventory() -> GpuInventory:
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
-        return GpuInventory(reason=_why(pynvml, error))
+        absent = error.value == pynvml.NVML_ERROR_LIBRARY_NOT_FOUND
+        return GpuInventory(reason=_why(pynvml, error), broken=not absent)
     try:
         return _read(pynvml)
     except pynvml.NVMLError as error:
-        return GpuInventory(reason=f"the NVIDIA driver does not answer ({error}); try nvidia-smi")
+        reason = f"the NVIDIA driver does not answer ({error}); try nvidia-smi"
+        return GpuInventory(reason=reason, broken=True)
     finally:
         pynvml.nvmlShutdown()
 

@@ -82,7 +82,8 @@ class GpuInventory:
     `cuda_version` is the newest CUDA that the driver supports, what nvidia-smi shows.
     `topology[i][j]` says how cards i and j are joined, in the words of `nvidia-smi topo --matrix`:
     `X` itself, `NV<links>`, `PIX`, `PXB`, `PHB`, `NODE`, `SYS`, None if unknown; from near to far.
-    `reason` says why there is no card, None if there is one.
+    `reason` says why there is no card, None if there is one; `broken` is a driver that is there but
+    does not answer, so that nobody knows whether there are cards.
     """
 
     driver_version: str | None = None
@@ -90,6 +91,7 @@ class GpuInventory:
     gpus: tuple[Gpu, ...] = ()
     topology: tuple[tuple[str | None, ...], ...] = ()
     reason: str | None = None
+    broken: bool = False
 
 
 @dataclass(frozen=True)

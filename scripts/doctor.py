@@ -1,0 +1,94 @@
+"""Say what runs on this machine: driver, GPUs, compilers, disks, a verdict for each environment.
+
+    python -m scripts.doctor                      # everything
+    python -m scripts.doctor cu128 cu130 --json   # for scripts
+    python -m scripts.doctor --record here.json   # keep this machine, to ask about it elsewhere
+    python -m scripts.doctor --machine here.json  # ask about a machine that was kept
+
+Exit codes: 0 if the environments named (without names: what `auto` would take) run here, 1 if not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from scripts.llm_batch.addresses import write_text_atomic
+from scripts.llm_batch.doctor.choose import Choice
+from scripts.llm_batch.doctor.examine import Examination, examine, to_record, visible
+from scripts.llm_batch.doctor.listing import listing
+from scripts.llm_batch.environments.identity import load_spec
+from scripts.llm_batch.errors import WorkflowError, run_cli
+from scripts.llm_batch.machine.read import load_machine, read_machine
+from scripts.llm_batch.machine.records import Gpu, Machine, to_json
+
+ENVS = Path(__file__).parents[1] / "envs"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line of this program."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("environments", nargs="*", help="environments that must run; default: auto")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--machine", type=Path, help="a recorded machine in place of this one")
+    parser.add_argument("--record", type=Path, help="write this machine to a JSON file")
+    parser.add_argument(
+        "--results", type=Path, default=Path("results"), help="where environments are, or will be"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the findings; 0 if what is asked for runs, 1 if not."""
+    arguments = build_parser().parse_args(argv)
+    for name in arguments.environments:
+        load_spec(name, ENVS)
+    whole = (
+        load_machine(arguments.machine) if arguments.machine else read_machine(arguments.results)
+    )
+    if arguments.record:
+        record(whole, arguments.record)
+    examination = examine(visible(whole, os.environ), ENVS, arguments.results)
+    if arguments.json:
+        print(json.dumps(to_record(examination, []), indent=2))
+    else:
+        print(listing(examination, max(80, shutil.get_terminal_size((110, 24)).columns)))
+    return 0 if passes(examination, arguments.environments) else 1
+
+
+def passes(examination: Examination, names: Sequence[str]) -> bool:
+    """Tell whether all environments in `names` run; without names, whether `auto` finds one."""
+    if not names:
+        return isinstance(examination.auto, Choice)
+    status = {verdict.variant.name: verdict.status for verdict in examination.verdicts}
+    return all(status[name] != "no" for name in names)
+
+
+def record(machine: Machine, path: Path) -> None:
+    """Write a machine to `path`, without names of users and their folders; it says when it was."""
+    if not machine.is_this:
+        raise WorkflowError(f"--record {path}: this is {machine.origin}, not a machine to record")
+    kept = replace(
+        machine,
+        origin=f"recorded by scripts.doctor on {datetime.now(UTC):%Y-%m-%d}",
+        inventory=replace(machine.inventory, gpus=tuple(map(_anonymous, machine.gpus))),
+        results_disk=replace(machine.results_disk, path="results"),
+        hub_disk=replace(machine.hub_disk, path="~/.cache/huggingface/hub"),
+    )
+    write_text_atomic(path, json.dumps(to_json(kept), indent=1) + "\n")
+
+
+def _anonymous(gpu: Gpu) -> Gpu:
+    return replace(gpu, processes=tuple(replace(one, user="somebody") for one in gpu.processes))
+
+
+if __name__ == "__main__":
+    run_cli(main)

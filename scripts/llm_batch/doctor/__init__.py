@@ -1,0 +1,1 @@
+"""Will it run here? Environments against machines, and engines against models and machines."""
