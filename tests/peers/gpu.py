@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -18,7 +19,13 @@ from pathlib import Path
 
 from scripts.llm_batch.errors import WorkflowError, run_cli
 
-NEEDED = {"orjson": "orjson", "psutil": "psutil", "pyarrow": "pyarrow"}
+NEEDED = {
+    "filelock": "filelock",
+    "orjson": "orjson",
+    "psutil": "psutil",
+    "pyarrow": "pyarrow",
+    "pynvml": "nvidia-ml-py",
+}
 """Modules that `scripts.generate` imports, and the packages they come in."""
 
 
@@ -71,12 +78,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     from tests.peers import gpu_check, gpu_speed
 
+    # One cache of compiled code for all programs: ours would have one of its own.
+    caches = tempfile.TemporaryDirectory(prefix="peers-cache-")
+    os.environ.setdefault("VLLM_CACHE_ROOT", caches.name)
     measure = gpu_check.measure if arguments.check else gpu_speed.measure
-    if arguments.folder is not None:
-        measure(arguments, arguments.folder.absolute())
-        return 0
-    with tempfile.TemporaryDirectory(prefix="peers-") as folder:
-        measure(arguments, Path(folder))
+    with caches, tempfile.TemporaryDirectory(prefix="peers-") as folder:
+        measure(arguments, arguments.folder.absolute() if arguments.folder else Path(folder))
     return 0
 
 
