@@ -8,6 +8,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -202,11 +203,14 @@ def test_users_agree_on_the_folder() -> None:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become two other users")
-def test_two_users_share_the_cards(tmp_path: Path) -> None:
+def test_two_users_share_the_cards() -> None:
     """Also with the kernel's protection of files in sticky folders, whatever it is set to."""
-    for place in (tmp_path, *tmp_path.parents[:3]):
-        place.chmod(0o755)
-    tmp_path.chmod(0o1777)
+    with tempfile.TemporaryDirectory(prefix="locks-", dir="/tmp") as name:
+        Path(name).chmod(0o1777)
+        share_cards(Path(name) / "locks")
+
+
+def share_cards(folder: Path) -> None:
     program = (
         "import os, sys\n"
         "from pathlib import Path\n"
@@ -222,7 +226,7 @@ def test_two_users_share_the_cards(tmp_path: Path) -> None:
     )
 
     def start(user: int, count: int) -> subprocess.Popen[str]:
-        words = [sys.executable, "-c", program, str(tmp_path / "locks"), str(user), str(count)]
+        words = [sys.executable, "-c", program, str(folder), str(user), str(count)]
         pipe = subprocess.PIPE
         return subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True)
 
