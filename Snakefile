@@ -78,6 +78,7 @@ rule replicate:
 
 onstart:
     refuse_unpinned()
+    refuse_auto_elsewhere()
 
 
 onsuccess:

@@ -21,6 +21,7 @@ if ROOT not in sys.path:
 from scripts.llm_batch import digests, errors, placement, plan
 from scripts.llm_batch.addresses import canonical_json
 from scripts.llm_batch.config.load import load_config
+from scripts.llm_batch.doctor import auto
 
 placement.make_programs_callable(Path(ROOT))
 
@@ -36,6 +37,9 @@ except errors.WorkflowError as error:
 
 RESULTS = placement.Results(PLAN, Path("results"))
 
+if CONFIG.auto and workflow.is_main_process:
+    logger.info(str(CONFIG.auto))
+
 if PLAN.unpinned:
     logger.warning(placement.unpinned_message(PLAN, workflow.configfiles))
 
@@ -46,6 +50,15 @@ def refuse_unpinned():
         placement.refuse_unpinned(PLAN, workflow.configfiles)
     except errors.WorkflowError as error:
         raise WorkflowError(str(error)) from None
+
+
+def refuse_auto_elsewhere():
+    """What `auto` is was decided by this machine; jobs that a scheduler sends away need a name."""
+    if not workflow.local_exec:
+        try:
+            auto.refuse_elsewhere(CONFIG.auto, workflow.executor_plugin.name)
+        except errors.WorkflowError as error:
+            raise WorkflowError(str(error)) from None
 
 
 def environment_locks(wildcards):
@@ -195,7 +208,7 @@ def report_replications(wildcards, input):
 def reproduce_command(wildcards, output):
     """The command line that asks for the same again."""
     return placement.reproduce_command(
-        workflow.configfiles, workflow.config_settings.config
+        workflow.configfiles, workflow.config_settings.config, CONFIG
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.llm_batch.addresses import address, canonical_json, read_json
+from scripts.llm_batch.config.records import Config
 from scripts.llm_batch.errors import ConfigError, WorkflowError
 from scripts.llm_batch.plan import BatchPlan, EnginePlan, ModelPlan, Plan, Stage
 
@@ -248,8 +249,16 @@ def experiment_record(plan: Plan) -> dict[str, Any]:
     }
 
 
-def reproduce_command(configfiles: Sequence[str], overrides: Mapping[str, Any]) -> str:
-    """Return the command line that asks for the same experiment again."""
+def reproduce_command(
+    configfiles: Sequence[str], overrides: Mapping[str, Any], config: Config
+) -> str:
+    """Return the command line that asks for the same experiment again, on any machine.
+
+    What `environment: auto` was here is named, unless engines have different environments.
+    """
+    environments = {engine.environment for engine in config.engines.values()}
+    if config.auto and environments == {config.auto.name}:
+        overrides = {**overrides, "environment": config.auto.name}
     words = ["snakemake", "--cores", "all"]
     if [str(path) for path in configfiles] not in ([], ["config/config.yaml"]):
         words += ["--configfile", *(str(path) for path in configfiles)]

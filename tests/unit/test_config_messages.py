@@ -97,7 +97,7 @@ def test_an_engine_needs_an_environment_that_exists(project: Path) -> None:
         "config.yaml:7: engines.cpu.environment: 'cpux' is not in envs/; did you mean 'cpu'? ("
     )
     assert refusal(project, BASE.replace(line, "")).startswith(
-        "config.yaml:5: engines.cpu: the key 'environment' is missing; add it: one of "
+        "config.yaml:5: engines.cpu: the key 'environment' is missing; add it: auto, or one of "
     )
 
 
@@ -115,7 +115,9 @@ def test_a_model_of_the_command_line_needs_an_environment(project: Path) -> None
     with pytest.raises(ConfigError) as caught:
         load_config(raw, [])
     message = str(caught.value)
-    assert message.startswith("--config: model: the key 'environment' is missing; add it: one of ")
+    assert message.startswith(
+        "--config: model: the key 'environment' is missing; add it: auto, or one of "
+    )
     assert message.endswith(", as environment=NAME")
 
 

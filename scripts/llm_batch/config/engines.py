@@ -8,6 +8,7 @@ from typing import Any
 from scripts.llm_batch.config.build import names_of
 from scripts.llm_batch.config.errors import ConfigPath, Problem
 from scripts.llm_batch.config.schema import SCHEMA_PATH, known_reference
+from scripts.llm_batch.doctor.choose import AUTO
 from scripts.llm_batch.environments.identity import environment_names
 
 ENVS = SCHEMA_PATH.parents[2] / "envs"
@@ -18,10 +19,11 @@ def engine_problems(path: ConfigPath, entry: Mapping[str, Any]) -> Iterator[Prob
     """Yield what is wrong with an engine that is more than a dummy."""
     names = environment_names(ENVS)
     if "environment" not in entry:
-        text = f"the key 'environment' is missing; add it: one of {', '.join(names)}"
+        text = f"the key 'environment' is missing; add it: auto, or one of {', '.join(names)}"
         yield Problem(path, text)
         return
-    problem = known_reference((*path, "environment"), entry["environment"], "envs/", names)
+    known = [*names, AUTO]
+    problem = known_reference((*path, "environment"), entry["environment"], "envs/", known)
     if problem:
         yield problem
     if entry["environment"] == CPU:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from scripts.llm_batch.config.automatic import Chooser, resolve_auto
 from scripts.llm_batch.config.build import build_config
 from scripts.llm_batch.config.checks import cross_problems, missing_sections
+from scripts.llm_batch.config.engines import ENVS
 from scripts.llm_batch.config.errors import (
     COMMAND_LINE,
     Problem,
@@ -24,15 +27,21 @@ from scripts.llm_batch.config.oneoff import apply_one_off, blame
 from scripts.llm_batch.config.records import Config
 from scripts.llm_batch.config.schema import to_plain, validate
 from scripts.llm_batch.config.sweeps import expand_sweeps
+from scripts.llm_batch.doctor.auto import choose_here
 from scripts.llm_batch.errors import ConfigError
 
 
-def load_config(raw: Mapping[str, Any], sources: Sequence[Path]) -> Config:
+def load_config(
+    raw: Mapping[str, Any],
+    sources: Sequence[Path],
+    choose: Chooser = lambda: choose_here(ENVS),
+) -> Config:
     """Return the checked config.
 
     `raw` is Snakemake's merged config, `sources` the config files in the order of merging, read
-    for line numbers and for keys that are written twice. Raises `ConfigError`, one line a problem
-    (at most ten): `config/config.yaml:14: samplings.warm.n: expected …, found …`.
+    for line numbers and for keys that are written twice; `choose` says which environment `auto`
+    is. Raises `ConfigError`, one line a problem (at most ten):
+    `config/config.yaml:14: samplings.warm.n: expected …, found …`.
     """
     files = load_sources(sources)
     if not isinstance(raw, Mapping) or not raw:
@@ -51,9 +60,10 @@ def load_config(raw: Mapping[str, Any], sources: Sequence[Path]) -> Config:
     raise_problems(problems, config, files)
     expanded = expand_sweeps(resolved)
     raise_problems(expanded.problems, config, files)
-    located = expanded.located(cross_problems(expanded.config))
+    final, choice, problems = resolve_auto(expanded.config, choose)
+    located = expanded.located(problems or cross_problems(final))
     raise_problems([blame(config, problem) for problem in located], config, files)
-    return build_config(expanded.config)
+    return replace(build_config(final), auto=choice)
 
 
 def _read_command_line(

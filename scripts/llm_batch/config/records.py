@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from scripts.llm_batch.doctor.choose import Choice
+
 Backend = Literal["vllm", "dummy"]
 Determinism = Literal["fast", "strict"]
 OnTooLong = Literal["error", "truncate_left", "truncate_right"]
@@ -108,7 +110,10 @@ class ReportOptions:
 
 @dataclass(frozen=True)
 class Config:
-    """One experiment; every name in `runs` is a key of the section it names."""
+    """One experiment; every name in `runs` is a key of the section it names.
+
+    `auto` is what `environment: auto` has been replaced by, None if no real engine said so.
+    """
 
     experiment: str
     models: Mapping[str, Model]
@@ -119,3 +124,4 @@ class Config:
     metrics: Mapping[str, Metric]
     runs: tuple[Run, ...]
     report: ReportOptions
+    auto: Choice | None = None

@@ -1,0 +1,50 @@
+"""`environment: auto` on the machine at hand."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from scripts.llm_batch.doctor.choose import Choice, choose
+from scripts.llm_batch.doctor.examine import visible
+from scripts.llm_batch.doctor.variants import load_variants
+from scripts.llm_batch.errors import ConfigError
+from scripts.llm_batch.machine.read import SIMULATED_MACHINE, read_machine
+
+SUBMITTERS = ("sbatch", "qsub", "bsub")
+"""Commands of SLURM, of PBS and Grid Engine, and of LSF: jobs may run where other GPUs are."""
+
+
+def choose_here(envs_dir: Path, environ: Mapping[str, str] = os.environ) -> Choice:
+    """Return what `auto` is on this machine, by the cards that `CUDA_VISIBLE_DEVICES` leaves.
+
+    Raises `ConfigError` if nothing runs here, or if this looks like the head node of a cluster: no
+    GPU, and a command that sends jobs elsewhere.
+    """
+    machine = visible(read_machine(Path("results"), environ), environ)
+    submitter = next((name for name in SUBMITTERS if _is_there(name, environ)), None)
+    if not machine.gpus and submitter and not environ.get(SIMULATED_MACHINE):
+        raise ConfigError(
+            f"environment auto: no GPU on this node, and {submitter} sends jobs to others; name "
+            "the environment, e.g. --config environment=cu128 (python -m scripts.doctor on a GPU "
+            "node says which), or cpu"
+        )
+    choice = choose(load_variants(envs_dir), machine)
+    if machine.is_this:
+        return choice
+    return Choice(choice.name, f"{choice.reason} ({machine.origin})")
+
+
+def _is_there(name: str, environ: Mapping[str, str]) -> bool:
+    return shutil.which(name, path=environ.get("PATH")) is not None
+
+
+def refuse_elsewhere(choice: Choice | None, executor: str) -> None:
+    """Raise `ConfigError` if `auto` was chosen here and jobs run where it may be another."""
+    if choice is not None:
+        raise ConfigError(
+            f"environment auto: jobs run elsewhere ({executor}), where GPUs and drivers may differ "
+            f"from this machine's; name the environment, e.g. --config environment={choice.name}"
+        )
