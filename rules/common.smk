@@ -22,6 +22,7 @@ from scripts.llm_batch import digests, errors, placement, plan
 from scripts.llm_batch.addresses import canonical_json
 from scripts.llm_batch.config.load import load_config
 from scripts.llm_batch.doctor import auto
+from scripts.llm_batch.evaluation import metric_files
 
 placement.make_programs_callable(Path(ROOT))
 
@@ -169,6 +170,12 @@ def asked_run_folder(wildcards, input):
 
 def evaluation_identity(wildcards, output):
     return canonical_json(RESULTS.evaluation(wildcards.evaluation).identity)
+
+
+def evaluation_files(wildcards, output):
+    """The Python files of the evaluation's metrics: their digests are identity, paths are not."""
+    identity = RESULTS.evaluation(wildcards.evaluation).identity
+    return canonical_json(metric_files.metric_files(CONFIG, identity))
 
 
 def evaluation_name(wildcards, output):

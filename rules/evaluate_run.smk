@@ -17,7 +17,9 @@ rule evaluate_run:
         identity=evaluation_identity,
         run=asked_run_folder,
         name=evaluation_name,
+        files=evaluation_files,
     shell:
         "python -m scripts.evaluate_run"
         " --run {params.run:q} --identity {params.identity:q} --name {params.name:q}"
+        " --files {params.files:q}"
         " --scores {output.scores:q} --metrics {output.metrics:q} > {log:q} 2>&1"

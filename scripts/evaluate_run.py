@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -24,7 +25,8 @@ from scripts.llm_batch.addresses import (
 )
 from scripts.llm_batch.errors import WorkflowError, run_cli
 from scripts.llm_batch.evaluation.document import Subject, metrics_document
-from scripts.llm_batch.evaluation.metrics import build_metric
+from scripts.llm_batch.evaluation.metric_files import with_path
+from scripts.llm_batch.evaluation.metrics import NamedMetric, build_metric
 from scripts.llm_batch.evaluation.scoring import read_completions, score, score_table
 
 LOG = logging.getLogger(__name__)
@@ -44,15 +46,31 @@ def parse_identity(text: str) -> dict[str, Any]:
     return identity
 
 
+def build_metrics(identity: Mapping[str, Any], files: Mapping[str, str]) -> list[NamedMetric]:
+    """Return the metrics of an identity; `files` are those of metrics in a Python file, by name."""
+    return [
+        build_metric(name, with_path(name, specification, files))
+        for name, specification in sorted(identity["metrics"].items())
+    ]
+
+
 def evaluate_run(
-    run: Path, name: str, identity: Mapping[str, Any], scores_path: Path, metrics_path: Path
+    run: Path,
+    name: str,
+    identity: Mapping[str, Any],
+    scores_path: Path,
+    metrics_path: Path,
+    files: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Evaluate the run in folder `run` and write the evaluation's folder."""
+    """Evaluate the run in folder `run` and write the evaluation's folder.
+
+    `files` are the Python files of metrics, by the metric's name.
+    """
     folder = scores_path.parent
     if metrics_path.parent != folder:
         raise WorkflowError(f"{metrics_path}: --metrics must lie beside --scores, in {folder}")
     started = time.monotonic()
-    metrics = [build_metric(key, value) for key, value in sorted(identity["metrics"].items())]
+    metrics = build_metrics(identity, files)
     completions = read_completions(run / "completions.parquet")
     write_identity(folder, "evaluations", identity)
     scored = [(metric, score(completions, metric)) for metric in metrics]
@@ -90,6 +108,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--run", type=Path, required=True, help="folder of the merged run")
     parser.add_argument("--identity", required=True, help="the evaluation's identity, as JSON")
     parser.add_argument("--name", required=True, help="name of the run")
+    parser.add_argument(
+        "--files", type=json.loads, default={}, help="JSON: the Python files of metrics by name"
+    )
     parser.add_argument("--scores", type=Path, required=True, help="scores.parquet to write")
     parser.add_argument("--metrics", type=Path, required=True, help="metrics.json to write")
     return parser
@@ -99,7 +120,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate one run; 0 on success."""
     options = build_parser().parse_args(argv)
     identity = parse_identity(options.identity)
-    evaluate_run(options.run, options.name, identity, options.scores, options.metrics)
+    evaluate_run(
+        *(options.run, options.name, identity, options.scores, options.metrics, options.files)
+    )
     return 0
 
 

@@ -17,6 +17,7 @@ from scripts.llm_batch.config.records import Config, Engine, Model, Prompts, Run
 from scripts.llm_batch.digests import DigestMemo
 from scripts.llm_batch.environments.identity import environment_identity
 from scripts.llm_batch.errors import ConfigError, WorkflowError
+from scripts.llm_batch.evaluation.metric_files import with_digests
 from scripts.llm_batch.gpus.sizes import parallel_size
 from scripts.llm_batch.hub.selection import refuse_pickled
 from scripts.llm_batch.models import local_model_identity
@@ -111,6 +112,7 @@ def make_plan(config: Config, envs: Path, memo: DigestMemo) -> Plan:
 
     `envs` is the folder of the lock files.
     """
+    config = with_digests(config, memo)
     engines = _plan_engines(config, envs, memo)
     prompts = {name: prompts_identity(config.prompts[name], memo) for name in _used_prompts(config)}
     adapters = _plan_adapters(config, memo)

@@ -349,6 +349,12 @@ EDITS: list[tuple[str, str, str]] = [
     ("template include", TEMPLATE, "    template: \"{% include 'x' %}\"\n"),
     ("message syntax", CHAT, '      - {role: user, content: "{{ }}"}\n'),
     ("extract", METRIC, METRIC + "    extract: '(a'\n"),
+    ("code without leave", METRIC, "    type: code\n"),
+    ("not a JSON Schema", METRIC, "    type: json_schema\n    schema: {type: objekt}\n"),
+    ("no metric file", METRIC, "    type: python\n    path: data/mine.py\n"),
+    ("metric file without the function", METRIC, "    type: python\n    path: data/none.py\n"),
+    ("metric file with a mistake", METRIC, "    type: python\n    path: data/wrong.py\n"),
+    ("metric setting of another kind", METRIC, "    type: length\n    unit: tokens\n"),
     # YAML.
     ("key twice", WARM, WARM + "    temperature: 0.8\n"),
     ("section twice", "report:", "models:\n  tiny: {path: models/tiny}\nreport:"),
@@ -369,4 +375,6 @@ def make_project(folder: Path) -> None:
     row = '{"id": "a", "question": "1+1", "reference": "2", "answer": "2"}'
     (folder / "data" / "rows.jsonl").write_text(row)
     (folder / "data" / "asked.jsonl").write_text('{"prompt": "1+1", "id": "a", "reference": "2"}')
+    (folder / "data" / "none.py").write_text("def other(): ...\n")
+    (folder / "data" / "wrong.py").write_text("import os\ndef score(:\n")
     (folder / "config.yaml").write_text(BASE)

@@ -131,7 +131,7 @@ def test_counts_say_what_had_no_score_and_why(tmp_path: Path, sampled: Path) -> 
     assert metrics["errors"] == {"prompt_too_long": 2}
     record = metrics["metrics"]["number"]
     assert record["scored"] == 12
-    assert record["errors"] == {"reference_missing": 4}
+    assert record["errors"] == {"reference_missing": 4, "failed": 0}
     assert record["no_answer"] == 1
     assert record["settings"]["errors"] == "wrong"
     assert metrics["lengths"]["completions"] == 14

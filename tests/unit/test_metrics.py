@@ -10,8 +10,14 @@ import pytest
 
 from scripts.llm_batch.errors import ConfigError
 from scripts.llm_batch.evaluation.metric_types import METRIC_TYPES
-from scripts.llm_batch.evaluation.metrics import Judgement, build_metric, registered_types
-from scripts.llm_batch.evaluation.numeric import canonical_number, find_number
+from scripts.llm_batch.evaluation.metrics import (
+    Item,
+    Judgement,
+    ManyMetric,
+    build_metric,
+    registered_types,
+)
+from scripts.llm_batch.evaluation.metrics.numeric import canonical_number, find_number
 
 
 def judge(specification: dict[str, Any], text: str, reference: Any) -> Judgement | None:
@@ -19,7 +25,13 @@ def judge(specification: dict[str, Any], text: str, reference: Any) -> Judgement
     metric = build_metric("m", specification).metric
     decoded = json.loads(json.dumps(reference), parse_float=Decimal, parse_constant=lambda _: None)
     accepted = metric.accept(decoded)
-    return None if accepted is None else metric.judge(text, accepted)
+    if accepted is None:
+        return None
+    if isinstance(metric, ManyMetric):
+        (found,) = metric.judge_many([Item(text, accepted, {})])
+        assert isinstance(found, Judgement), found
+        return found
+    return metric.judge(text, accepted)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +228,7 @@ def test_the_schema_of_a_setting_accepts_what_the_setting_accepts(kind: str) -> 
 @pytest.mark.parametrize(
     ("name", "specification", "message"),
     [
-        ("m", {"type": "bleu"}, "metrics.m.type: no metric type 'bleu'; use one of: contains, "),
+        ("m", {"type": "blue"}, "metrics.m.type: no metric type 'blue'; use one of: bleu, chrf, "),
         ("m", {}, "metrics.m.type: no metric type None"),
         ("m", {"type": "contains", "strip": True}, "metrics.m.strip: contains has no such setting"),
         ("m", {"type": "regex_match"}, "metrics.m.extract: regex_match needs this setting"),

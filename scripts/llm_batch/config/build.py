@@ -22,7 +22,10 @@ from scripts.llm_batch.config.records import (
 )
 from scripts.llm_batch.config.sampling import normalise_sampling
 from scripts.llm_batch.config.schema import defaults, engine_schema, load_schema
-from scripts.llm_batch.evaluation.metric_types import METRIC_TYPES
+from scripts.llm_batch.evaluation.metric_types import METRIC_TYPES, needs_reference
+
+OWN = "python"
+"""The metric type whose path is one of the config's paths."""
 
 NO_ENVIRONMENT = "none"
 """Stands for the environment of a dummy engine that names none."""
@@ -146,6 +149,8 @@ def _sampling(name: str, entry: Mapping[str, Any]) -> Sampling:
 def _metric(name: str, entry: Mapping[str, Any]) -> Metric:
     settings = METRIC_TYPES[entry["type"]].settings
     values = {key: entry.get(key, setting.default) for key, setting in settings.items()}
+    if entry["type"] == OWN:
+        values["path"] = local_path(entry["path"])
     return Metric(name, entry["type"], values)
 
 
@@ -191,4 +196,8 @@ def _metrics_of(
 ) -> tuple[str, ...]:
     if "metrics" in entry:
         return tuple(dict.fromkeys(names_of(entry["metrics"])))
-    return tuple(config.get("metrics", {})) if prompts.get("reference") else ()
+    return tuple(
+        name
+        for name, metric in config.get("metrics", {}).items()
+        if prompts.get("reference") or not needs_reference(metric["type"], metric)
+    )

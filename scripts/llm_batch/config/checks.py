@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from scripts.llm_batch.adapters import NO_ADAPTER, SETTINGS
-from scripts.llm_batch.config.build import expand_runs, local_path, names_of
+from scripts.llm_batch.config.build import expand_runs, local_path
 from scripts.llm_batch.config.engines import engine_problems, strict_problems
 from scripts.llm_batch.config.errors import (
     CONFIG_FILE,
@@ -17,9 +16,9 @@ from scripts.llm_batch.config.errors import (
     nearest,
     path_text,
 )
+from scripts.llm_batch.config.metrics import metric_problems, run_metric_problems
 from scripts.llm_batch.config.sampling import sampling_problems
 from scripts.llm_batch.config.schema import known_reference
-from scripts.llm_batch.evaluation.metric_types import RESERVED_NAMES
 from scripts.llm_batch.hub.source import COMMIT
 from scripts.llm_batch.templates import template_problem
 
@@ -52,12 +51,12 @@ def cross_problems(config: Mapping[str, Any]) -> Iterator[Problem]:
     for name, entry in config["samplings"].items():
         yield from sampling_problems(("samplings", name), entry)
     for name, entry in config.get("metrics", {}).items():
-        yield from _metric_problems(("metrics", name), entry)
+        yield from metric_problems(("metrics", name), entry)
     references = list(_run_references(config))
     yield from references
     if not references:
         yield from _run_names(config)
-        yield from _run_metrics(config)
+        yield from run_metric_problems(config)
         yield from strict_problems(config)
         yield from _files(config)
 
@@ -122,20 +121,6 @@ def _template(path: ConfigPath, text: str) -> Iterator[Problem]:
         yield Problem(path, problem.message, line_offset=problem.line)
 
 
-def _metric_problems(path: ConfigPath, entry: Mapping[str, Any]) -> Iterator[Problem]:
-    if path[1] in RESERVED_NAMES:
-        text = f"'{path[1]}' is a column of every table of scores; choose another name"
-        yield Problem(path, text)
-    pattern = entry.get("extract")
-    if pattern is None:
-        return
-    try:
-        re.compile(pattern)
-    except (re.error, RecursionError, OverflowError) as error:
-        text = f"not a regular expression: {error}; mend it (in YAML, single quotes keep \\)"
-        yield Problem((*path, "extract"), text)
-
-
 def _run_references(config: Mapping[str, Any]) -> Iterator[Problem]:
     for position, entry in enumerate(config["runs"]):
         for key, section in _SECTIONS.items():
@@ -171,18 +156,6 @@ def _run_names(config: Mapping[str, Any]) -> Iterator[Problem]:
         else:
             text = f"'{run.name}' is the name of {path_text(first)} too; remove one or rename it"
             yield Problem((*path, "name") if "name" in entry else path, text)
-
-
-def _run_metrics(config: Mapping[str, Any]) -> Iterator[Problem]:
-    for position, entry in enumerate(config["runs"]):
-        names = names_of(entry.get("metrics", []))
-        for prompts in names_of(entry["prompts"]):
-            if names and not config["prompts"][prompts].get("reference"):
-                text = (
-                    f"'{names[0]}' needs a reference and prompts '{prompts}' has none; set "
-                    f"prompts.{prompts}.reference to the field with the right answer"
-                )
-                yield Problem(("runs", position, "metrics"), text)
 
 
 def _files(config: Mapping[str, Any]) -> Iterator[Problem]:

@@ -36,11 +36,15 @@ class Words(NamedTuple):
 
 
 class DistinctShare(NamedTuple):
-    """distinct-n: of each row (NaN where it has no n-gram), and of all texts together."""
+    """distinct-n: of each row (NaN where it has no n-gram), and of all texts together.
+
+    `entropy` is that of the n-grams of all texts together, in bits.
+    """
 
     per_row: Floats
     corpus: float | None
     ngrams: int
+    entropy: float | None
 
 
 class _Numbers(dict[str, int]):
@@ -87,7 +91,7 @@ def distinct_shares(
 
 def _distinct_share(grams: Integers, rows: Integers, row_count: int) -> DistinctShare:
     if len(grams) == 0:
-        return DistinctShare(np.full(row_count, np.nan), None, 0)
+        return DistinctShare(np.full(row_count, np.nan), None, 0, None)
     kinds = int(grams.max()) + 1
     # Sorted, not hashed: three times faster on ten million n-grams.
     keys = np.sort(rows * kinds + grams)
@@ -95,7 +99,16 @@ def _distinct_share(grams: Integers, rows: Integers, row_count: int) -> Distinct
     distinct = np.bincount(keys[first_of_kind] // kinds, minlength=row_count)
     total = np.bincount(rows, minlength=row_count)
     per_row = np.divide(distinct, total, out=np.full(row_count, np.nan), where=total > 0)
-    return DistinctShare(per_row, len(pd.unique(grams)) / len(grams), len(grams))
+    counts = np.bincount(grams)
+    share = int((counts > 0).sum()) / len(grams)
+    return DistinctShare(per_row, share, len(grams), _entropy(counts))
+
+
+def _entropy(counts: NDArray[np.intp]) -> float:
+    """Return the Shannon entropy in bits of a distribution given by counts."""
+    shares = counts[counts > 0] / counts.sum()
+    # Not -0.0 where all are one.
+    return float(-(shares * np.log2(shares)).sum()) + 0.0
 
 
 def unique_shares(answers: Sequence[str], rows: Integers, row_count: int) -> Floats:
@@ -105,3 +118,18 @@ def unique_shares(answers: Sequence[str], rows: Integers, row_count: int) -> Flo
     """
     codes = np.asarray(pd.factorize(np.asarray(answers, dtype=object))[0], dtype=np.int64)
     return _distinct_share(codes, rows, row_count).per_row
+
+
+def answer_entropies(answers: Sequence[str], rows: Integers, row_count: int) -> Floats:
+    """Return the entropy in bits of the different answers of each row (NaN for a row with none).
+
+    0 means that all samples of a row agree, log2 n that its n samples differ.
+    """
+    codes = np.asarray(pd.factorize(np.asarray(answers, dtype=object))[0], dtype=np.int64)
+    kinds = int(codes.max(initial=0)) + 1
+    keys, counts = np.unique(rows * kinds + codes, return_counts=True)
+    owner = keys // kinds
+    totals = np.bincount(rows, minlength=row_count)
+    shares = counts / totals[owner]
+    entropy = np.bincount(owner, weights=-shares * np.log2(shares), minlength=row_count)
+    return np.where(totals > 0, entropy + 0.0, np.nan)

@@ -26,12 +26,23 @@ DEFINITIONS: Mapping[str, str] = {
     "answers that tie count with the mean of their scores, samples without an answer do not vote, "
     "a row without votes scores 0",
     "mean_score": "mean score of a row's samples, then mean over rows",
+    "best@n": "score of the sample of a row with the highest cumulative log probability, mean over "
+    "rows with two samples or more; samples that tie count with the mean of their scores",
+    "corpus_score": "sacrebleu's score of all completions together; the interval is its bootstrap "
+    "over completions, and is left out where rows have several",
     "distinct-n": "different n-grams as a share of all n-grams in a row's samples together, mean "
     "over rows with two samples or more; n-grams do not cross from one sample to the next",
     "corpus-distinct-n": "the same share in all completions of the run together; it falls as the "
     "run grows, so compare runs of one size; no interval",
     "unique_answers": "different completions as a share of a row's samples, mean over rows with "
     "two samples or more; 1 if all differ, 1/n if all n agree",
+    "answer_entropy": "entropy in bits of the different completions of a row, mean over rows with "
+    "two samples or more; 0 if all agree, log2 n if all n differ",
+    "corpus-entropy-n": "Shannon entropy in bits of the n-grams of all completions together "
+    "(Zhang et al. 2018, arXiv:1809.05972); it rises as the run grows; no interval",
+    "self_bleu": "BLEU from 0 to 100 of each sample against the other samples of its row (Zhu et "
+    "al. 2018, arXiv:1802.01886; sacrebleu, effective order), mean over the row, then over rows; "
+    "of runs with more rows only so many are drawn, evenly, as 'rows' says",
     "mean_completion_tokens": "length in the model's tokens, mean over a row's samples, then over "
     "rows",
     "truncated": "share of completions that ended at max_tokens, mean over rows",
@@ -44,6 +55,8 @@ DEFINITIONS: Mapping[str, str] = {
     "(errors: skip), as settings of each metric say; diversity and length leave errors out",
     "reference_missing": "completions whose row has no reference that the metric can use; they "
     "have no score and are in no figure",
+    "failed": "completions that a metric could not be computed of; they have no score and are in "
+    "no figure; first_failure says why the first of them failed",
     "no_answer": "completions without an error in which the metric found no answer; they score 0",
 }
 
@@ -105,9 +118,14 @@ def lengths(completions: Completions) -> dict[str, Any]:
 def _metric_record(metric: NamedMetric, scores: Scores) -> dict[str, Any]:
     return {
         "type": metric.type,
-        "settings": dict(metric.settings),
+        "settings": {
+            key: value
+            for key, value in metric.settings.items()
+            if (metric.type, key) != ("python", "path")
+        },
         "scored": int((~np.isnan(scores.score)).sum()),
-        "errors": {"reference_missing": scores.reference_missing},
+        "errors": {"reference_missing": scores.reference_missing, "failed": scores.failed},
+        "first_failure": scores.first_failure,
         "no_answer": scores.no_answer if metric.metric.votes else None,
     }
 

@@ -5,15 +5,22 @@ Everything here depends on the completions and the settings only: same input, sa
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scripts.llm_batch.evaluation.diversity import distinct_shares, split_words, unique_shares
+from scripts.llm_batch.evaluation.diversity import (
+    answer_entropies,
+    distinct_shares,
+    split_words,
+    unique_shares,
+)
 from scripts.llm_batch.evaluation.metrics import NamedMetric
 from scripts.llm_batch.evaluation.scoring import Completions, Scores
+from scripts.llm_batch.evaluation.self_bleu import self_bleu
 from scripts.llm_batch.evaluation.statistics import (
     Estimate,
     estimate_mean,
@@ -24,6 +31,7 @@ from scripts.llm_batch.evaluation.statistics import (
 )
 
 LONGEST_NGRAM = 3
+SACREBLEU = "bootstrap over completions (sacrebleu, 1000 resamples, seed 12345)"
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -76,9 +84,13 @@ def metric_values(completions: Completions, metric: NamedMetric, scores: Scores)
         return _value(metric.name, statistic, k, estimate, samples, int(counts[used].sum()))
 
     every = np.ones(len(rows), dtype=np.bool_)
+    best = _best_scores(completions, scores, scored)
     if not metric.metric.binary:
-        return [value(main, None, estimate_mean(totals / counts), every)]
-    figures: list[Figure] = [value(main, None, estimate_share(totals / counts), every)]
+        figures: list[Figure] = [value(main, None, estimate_mean(totals / counts), every)]
+        if len(best):
+            figures.append(_best_value(metric, estimate_mean(best), counts))
+        return figures + _corpus_score(metric, scores, samples, len(scores.score[scored]))
+    figures = [value(main, None, estimate_share(totals / counts), every)]
     for k in pass_ks(samples):
         enough = counts >= k
         passed = pass_at_k(counts[enough], totals[enough].astype(np.int64), k)
@@ -89,7 +101,44 @@ def metric_values(completions: Completions, metric: NamedMetric, scores: Scores)
     elif samples > 1:
         reason = f"{metric.type} takes no answer that samples could vote on"
         figures.append(Absent(metric.name, "majority@n", reason))
+    if len(best):
+        figures.append(_best_value(metric, estimate_share(best), counts))
     return figures
+
+
+def _best_scores(completions: Completions, scores: Scores, scored: Mask) -> Floats:
+    """Return the score of each row's likeliest sample, of rows with several that have one."""
+    usable = np.flatnonzero(scored & ~np.isnan(completions.logprob))
+    groups = completions.group[usable]
+    several = np.bincount(groups, minlength=completions.row_count) > 1
+    highest = np.full(completions.row_count, -np.inf)
+    np.maximum.at(highest, groups, completions.logprob[usable])
+    best = usable[(completions.logprob[usable] == highest[groups]) & several[groups]]
+    totals = np.bincount(
+        completions.group[best], weights=scores.score[best], minlength=completions.row_count
+    )
+    counts = np.bincount(completions.group[best], minlength=completions.row_count)
+    means: Floats = totals[counts > 0] / counts[counts > 0]
+    return means
+
+
+def _best_value(metric: NamedMetric, estimate: Estimate, counts: NDArray[np.intp]) -> Value:
+    several = counts[counts > 1]
+    samples = int(several.max())
+    return _value(metric.name, "best@n", samples, estimate, samples, int(several.sum()))
+
+
+def _corpus_score(
+    metric: NamedMetric, scores: Scores, samples: int, completions: int
+) -> list[Figure]:
+    if scores.corpus is None:
+        return []
+    value, low, high = scores.corpus
+    estimate = Estimate(value, low, high, SACREBLEU, completions)
+    if samples > 1:
+        # sacrebleu would draw samples of one row as if they were independent.
+        estimate = Estimate(value, None, None, None, completions)
+    return [_value(metric.name, "corpus_score", None, estimate, samples, completions)]
 
 
 def _majority_scores(groups: Integers, scores: Scores, indices: NDArray[np.intp]) -> Floats:
@@ -134,12 +183,19 @@ def run_values(completions: Completions) -> list[Figure]:
     shares = distinct_shares(split_words(texts), groups, completions.row_count, LONGEST_NGRAM)
     for n, share in enumerate(shares, start=1):
         shared[f"distinct-{n}"] = share.per_row
-        figures.append(_corpus_value(n, share.corpus, counts))
-    return figures + [_row_value(name, values, counts) for name, values in shared.items()]
+        figures.append(_corpus_value(f"corpus-distinct-{n}", n, share.corpus, counts))
+        figures.append(_corpus_value(f"corpus-entropy-{n}", n, share.entropy, counts))
+    figures += [_row_value(name, values, counts) for name, values in shared.items()]
+    unbounded = {
+        "answer_entropy": answer_entropies(texts, groups, completions.row_count),
+        "self_bleu": self_bleu(texts, groups, completions.row_count),
+    }
+    return figures + [
+        _row_value(name, values, counts, estimate_mean) for name, values in unbounded.items()
+    ]
 
 
-def _corpus_value(n: int, share: float | None, counts: NDArray[np.intp]) -> Figure:
-    name = f"corpus-distinct-{n}"
+def _corpus_value(name: str, n: int, share: float | None, counts: NDArray[np.intp]) -> Figure:
     if share is None:
         return Absent(None, name, f"no completion has {n} words")
     # Resampling rows repeats their n-grams, so a bootstrap would be biased: no interval.
@@ -147,12 +203,17 @@ def _corpus_value(n: int, share: float | None, counts: NDArray[np.intp]) -> Figu
     return _value(None, name, None, estimate, int(counts.max()), int(counts.sum()))
 
 
-def _row_value(name: str, values: Floats, counts: NDArray[np.intp]) -> Figure:
+def _row_value(
+    name: str,
+    values: Floats,
+    counts: NDArray[np.intp],
+    estimate_of: Callable[[Floats], Estimate] = estimate_share,
+) -> Figure:
     used = (counts > 1) & ~np.isnan(values)
     if not used.any():
         reason = "no row has two samples" if counts.max() < 2 else "completions are too short"
         return Absent(None, name, reason)
-    estimate = estimate_share(values[used])
+    estimate = estimate_of(values[used])
     return _value(None, name, None, estimate, int(counts[used].max()), int(counts[used].sum()))
 
 

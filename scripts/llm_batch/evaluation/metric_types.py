@@ -1,75 +1,19 @@
 """The metric types that a config may name, and the settings that each accepts.
 
 Standard library only: the config is checked against this table while the Snakefile is parsed.
-The code that scores is in `scripts.llm_batch.metrics`, one class for each type.
+The code that scores is in `scripts.llm_batch.evaluation.metrics`, one class for each type.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Any
 
-SettingKind = Literal["boolean", "number", "string"]
+from scripts.llm_batch.evaluation.metric_settings import MetricType, Setting
 
 # Columns of scores.parquet that a metric's own column must not replace.
 RESERVED_NAMES = frozenset({"row", "sample"})
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One setting of a metric type; `default` None means "not set" and is accepted as a value."""
-
-    kind: SettingKind
-    default: bool | int | float | str | None
-    description: str
-    required: bool = False
-    minimum: float | None = None
-    choices: tuple[str, ...] = ()
-
-    def schema(self) -> dict[str, object]:
-        """This setting as a JSON Schema."""
-        nullable = self.default is None and not self.required
-        schema: dict[str, object] = {"type": [self.kind, "null"] if nullable else self.kind}
-        if not self.required:
-            schema["default"] = self.default
-        if self.minimum is not None:
-            schema["minimum"] = self.minimum
-        if self.choices:
-            schema["enum"] = list(self.choices)
-        schema["description"] = self.description
-        return schema
-
-    def problem(self, value: object) -> str | None:
-        """Return what was expected instead of `value`, or None if `value` is accepted."""
-        if value is None:
-            return None if self.default is None and not self.required else self._expected()
-        if isinstance(value, bool):
-            accepted = self.kind == "boolean"
-        elif isinstance(value, (int, float)):
-            least = -math.inf if self.minimum is None else self.minimum
-            accepted = self.kind == "number" and least <= value < math.inf
-        else:
-            accepted = isinstance(value, str) and self.kind == "string"
-        if self.choices:
-            accepted = accepted and value in self.choices
-        return None if accepted else self._expected()
-
-    def _expected(self) -> str:
-        if self.choices:
-            return "one of: " + ", ".join(self.choices)
-        limit = "" if self.minimum is None else f" of at least {self.minimum:g}"
-        return f"a {self.kind}{limit}"
-
-
-@dataclass(frozen=True)
-class MetricType:
-    """What a metric type measures, and its settings by name."""
-
-    summary: str
-    settings: Mapping[str, Setting]
 
 
 _ERRORS = Setting(
@@ -103,6 +47,16 @@ def _take(default: str, what: str) -> Setting:
 
 def _settings(**own: Setting) -> Mapping[str, Setting]:
     return MappingProxyType({**own, "errors": _ERRORS})
+
+
+def needs_reference(kind: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a metric of this type and these settings scores only rows with a reference."""
+    known = METRIC_TYPES.get(kind)
+    return bool(settings.get("needs_reference", known is None or known.needs_reference))
+
+
+def _timeout(seconds: float, what: str) -> Setting:
+    return Setting("number", seconds, f"Seconds that {what} may take.", minimum=0.1, maximum=86400)
 
 
 METRIC_TYPES: Mapping[str, MetricType] = MappingProxyType(
@@ -157,6 +111,170 @@ METRIC_TYPES: Mapping[str, MetricType] = MappingProxyType(
                     False,
                     "The reference must not touch a letter, digit or underscore on either side.",
                 ),
+            ),
+        ),
+        "multiple_choice": MetricType(
+            "The letter that the completion chooses equals that of the reference.",
+            _settings(
+                choices=Setting(
+                    "string",
+                    "ABCD",
+                    "The letters there are, in order; a reference that is a whole number counts "
+                    "from 0 in them.",
+                ),
+                extract=_extract(
+                    False,
+                    " The letter is looked for inside the answer; without it, in the whole "
+                    "completion: after 'answer is', in a box, alone, or in brackets.",
+                ),
+                take=_take("last", "match"),
+            ),
+        ),
+        "math_equivalence": MetricType(
+            "An expression in the completion equals the reference as mathematics (math-verify).",
+            _settings(
+                extract=_extract(False, " Without it math-verify looks in the whole completion."),
+                take=_take("last", "match of extract"),
+                float_rounding=Setting(
+                    "integer",
+                    6,
+                    "Decimal places to which numbers are compared.",
+                    minimum=0,
+                    maximum=15,
+                ),
+                strict=Setting(
+                    "boolean", True, "Variables must have the same names, and sets are no tuples."
+                ),
+                timeout_s=_timeout(10, "one comparison"),
+            ),
+        ),
+        "bleu": MetricType(
+            "BLEU of the completion from 0 to 100 (sacrebleu), and of all together.",
+            _settings(
+                tokenize=Setting(
+                    "string",
+                    "13a",
+                    "sacrebleu's tokenizer.",
+                    choices=("13a", "intl", "char", "zh", "none"),
+                ),
+                lowercase=_IGNORE_CASE,
+                smooth_method=Setting(
+                    "string",
+                    "exp",
+                    "How n-grams without a match are smoothed.",
+                    choices=("exp", "floor", "add-k", "none"),
+                ),
+            ),
+        ),
+        "chrf": MetricType(
+            "chrF of the completion from 0 to 100 (sacrebleu), and of all together.",
+            _settings(
+                char_order=Setting(
+                    "integer", 6, "Longest n-gram of characters.", minimum=1, maximum=20
+                ),
+                word_order=Setting(
+                    "integer", 0, "Longest n-gram of words; 2 is chrF++.", minimum=0, maximum=10
+                ),
+                beta=Setting(
+                    "integer", 2, "Weight of recall against precision.", minimum=1, maximum=10
+                ),
+                lowercase=_IGNORE_CASE,
+            ),
+        ),
+        "rouge": MetricType(
+            "ROUGE of the completion from 0 to 1 (rouge-score); the best of several references.",
+            _settings(
+                variant=Setting(
+                    "string",
+                    "rougeL",
+                    "Which ROUGE; rougeLsum takes each line for a sentence.",
+                    choices=("rouge1", "rouge2", "rougeL", "rougeLsum"),
+                ),
+                measure=Setting(
+                    "string",
+                    "fmeasure",
+                    "Which of its three figures.",
+                    choices=("fmeasure", "precision", "recall"),
+                ),
+                use_stemmer=Setting("boolean", False, "Compare stems of English words (Porter)."),
+            ),
+        ),
+        "token_f1": MetricType(
+            "F1 of the words of completion and reference from 0 to 1, as in SQuAD: no case, "
+            "punctuation, a, an, the; the best of several references.",
+            _settings(
+                extract=_extract(False, " Without it the answer is the whole completion."),
+                take=_take("first", "match of extract"),
+            ),
+        ),
+        "json_schema": MetricType(
+            "The completion is JSON that a schema accepts; needs no reference.",
+            _settings(
+                schema=Setting(
+                    "object", None, "JSON Schema, draft 2020-12; without it any JSON will do."
+                ),
+                extract=_extract(
+                    False,
+                    " Without it the answer is the whole completion, or what one fence of three "
+                    "backticks holds.",
+                ),
+                take=_take("last", "match of extract"),
+            ),
+            needs_reference=False,
+        ),
+        "length": MetricType(
+            "How long the completion is; needs no reference.",
+            _settings(
+                unit=Setting(
+                    "string",
+                    "words",
+                    "What is counted; words are those of distinct-n.",
+                    choices=("words", "characters", "lines"),
+                ),
+            ),
+            needs_reference=False,
+        ),
+        "code": MetricType(
+            "Python code of the completion passes the tests in the reference.",
+            _settings(
+                allow_code=Setting(
+                    "boolean",
+                    False,
+                    "Must be true: code that a model wrote is run on this machine, in a process "
+                    "with limits that can still read your files.",
+                ),
+                allow_network=Setting(
+                    "boolean", False, "Run it even where a process cannot be cut off the network."
+                ),
+                extract=_extract(
+                    False,
+                    " Without it the answer is what the last fence of three backticks holds, or "
+                    "the whole completion.",
+                ),
+                take=_take("last", "match of extract"),
+                timeout_s=_timeout(10, "one program"),
+                memory_mb=Setting(
+                    "integer", 1024, "Memory of one program in MB.", minimum=64, maximum=1048576
+                ),
+            ),
+        ),
+        "python": MetricType(
+            "A function of your own, in a Python file.",
+            _settings(
+                path=Setting(
+                    "string",
+                    None,
+                    "The file. Its bytes are hashed, its place is not; what it imports is neither.",
+                    required=True,
+                ),
+                function=Setting(
+                    "string", "score", "Its function of (completion, reference, row)."
+                ),
+                binary=Setting(
+                    "boolean", False, "All scores are 0 or 1, so that pass@k can be told."
+                ),
+                needs_reference=Setting("boolean", True, "Rows without a reference have no score."),
+                timeout_s=_timeout(60, "one call"),
             ),
         ),
     }
