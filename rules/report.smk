@@ -22,6 +22,7 @@ rule report:
         report="results/reports/{report}/report.html",
         summary="results/reports/{report}/summary.csv",
         headline="results/reports/{report}/headline.csv",
+        engines="results/reports/{report}/engines.csv",
         markdown="results/reports/{report}/report.md",
     log:
         "logs/report/{report}.log",

@@ -171,6 +171,7 @@ def lease_facts(gpus: Lease, since: str, held_s: float) -> dict[str, Any] | None
     return {
         "gpus": gpus.size,
         "uuids": list(gpus.uuids),
+        "scheduled": gpus.scheduled,
         "waited_s": gpus.waited_s,
         "since": since,
         "held_s": round(held_s, 3),

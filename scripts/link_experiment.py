@@ -17,7 +17,7 @@ from typing import Any
 from scripts.llm_batch.addresses import write_json_atomic
 from scripts.llm_batch.errors import run_cli
 
-REPORT_FILES = ("report.html", "report.md", "summary.csv", "headline.csv")
+REPORT_FILES = ("report.html", "report.md", "summary.csv", "headline.csv", "engines.csv")
 
 
 def build_parser() -> argparse.ArgumentParser:

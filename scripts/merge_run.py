@@ -118,6 +118,7 @@ def count_completions(connection: duckdb.DuckDBPyConnection, tally: Tally) -> di
         "tokens": {"prompt": int(prompt_tokens or 0), "completion": int(completion_tokens or 0)},
         "requested": tally.requested,
         "reused": tally.reused,
+        "generated_tokens": tally.generated_tokens,
         "errors": grouped("error_type"),
         "finish_reasons": grouped("finish_reason"),
     }

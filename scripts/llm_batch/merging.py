@@ -46,6 +46,7 @@ class Tally:
     rows: int = 0
     requested: int = 0
     reused: int = 0
+    generated_tokens: int = 0
 
 
 def merged_batches(
@@ -71,6 +72,7 @@ def merged_batches(
         tally.rows += pc.sum(pc.equal(entries.column("sample"), 0)).as_py() or 0
         tally.requested += len(entries) - entries.column("key").null_count
         tally.reused += pc.sum(given.column("reused")).as_py() or 0
+        tally.generated_tokens += _new_tokens(given)
         start += len(entries)
         if not problems.found:
             yield completions_of(entries, _aligned(given, places, len(entries)))
@@ -155,6 +157,12 @@ def completions_of(entries: pa.RecordBatch, answers: pa.Table) -> pa.RecordBatch
             array = entries.column(name) if name in own else _whole(answers, name)
         arrays.append(array.cast(COMPLETIONS.field(name).type))
     return pa.RecordBatch.from_arrays(arrays, schema=COMPLETIONS)
+
+
+def _new_tokens(answers: pa.Table) -> int:
+    """Return the output tokens of answers that no earlier batch gave."""
+    lengths = pc.list_value_length(answers.column("token_ids"))
+    return pc.sum(pc.if_else(answers.column("reused"), 0, lengths)).as_py() or 0
 
 
 def _whole(table: pa.Table, name: str) -> pa.Array:

@@ -13,7 +13,15 @@ from typing import Any
 
 from scripts.llm_batch.adapters import local_adapter_identity
 from scripts.llm_batch.addresses import address
-from scripts.llm_batch.config.records import Config, Engine, Model, Prompts, Run, Sampling
+from scripts.llm_batch.config.records import (
+    Config,
+    Engine,
+    Model,
+    Prompts,
+    ReportOptions,
+    Run,
+    Sampling,
+)
 from scripts.llm_batch.digests import DigestMemo
 from scripts.llm_batch.environments.identity import environment_identity
 from scripts.llm_batch.errors import ConfigError, WorkflowError
@@ -355,6 +363,15 @@ def _plan_replication(run: Run, stage: Stage) -> Stage | None:
     return make_stage("replications", run.name, {"run": stage.address, "requests": run.replicate})
 
 
+def report_options(report: ReportOptions) -> dict[str, Any]:
+    """Return what decides the look of a report; a price only where there is one."""
+    options: dict[str, Any] = {"title": report.title, "rows": report.rows}
+    if report.price_per_gpu_hour is not None:
+        options["price_per_gpu_hour"] = report.price_per_gpu_hour
+        options["currency"] = report.currency
+    return options
+
+
 def _plan_report(config: Config, runs: Sequence[RunPlan]) -> Stage:
     identity = {
         "experiment": config.experiment,
@@ -367,6 +384,6 @@ def _plan_report(config: Config, runs: Sequence[RunPlan]) -> Stage:
             }
             for run in runs
         ],
-        "options": {"title": config.report.title, "rows": config.report.rows},
+        "options": report_options(config.report),
     }
     return make_stage("reports", config.experiment, identity)

@@ -157,7 +157,7 @@ def test_the_same_results_give_the_same_bytes(made_up: MadeUp, tmp_path: Path) -
 
     assert main(arguments) == 0
 
-    for name in ("report.html", "summary.csv", "headline.csv", "report.md"):
+    for name in ("report.html", "summary.csv", "headline.csv", "engines.csv", "report.md"):
         written = copy / "reports" / made_up.report.name / name
         assert written.read_bytes() == (made_up.report / name).read_bytes()
 
@@ -165,7 +165,8 @@ def test_the_same_results_give_the_same_bytes(made_up: MadeUp, tmp_path: Path) -
 def test_the_manifest_lists_every_file_of_the_report(made_up: MadeUp) -> None:
     manifest = read_json(made_up.report / "manifest.json")
 
-    assert set(manifest["files"]) == {"report.html", "summary.csv", "headline.csv", "report.md"}
+    tables = {"summary.csv", "headline.csv", "engines.csv"}
+    assert set(manifest["files"]) == {"report.html", "report.md", *tables}
     assert read_json(made_up.report / "identity.json")["identity"] == made_up.identity
 
 

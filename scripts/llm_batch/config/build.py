@@ -156,7 +156,13 @@ def _metric(name: str, entry: Mapping[str, Any]) -> Metric:
 
 def _report(entry: Mapping[str, Any]) -> ReportOptions:
     values = {**defaults(load_schema()["properties"]["report"]), **entry}
-    return ReportOptions(values["title"], int(values["rows"]))
+    price = values["price_per_gpu_hour"]
+    return ReportOptions(
+        values["title"],
+        int(values["rows"]),
+        None if price is None else float(price),
+        values["currency"],
+    )
 
 
 def expand_runs(config: Mapping[str, Any]) -> Iterator[tuple[ConfigPath, Run]]:

@@ -102,10 +102,15 @@ class Run:
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """What the report shows: its heading (None: the experiment's name) and rows to browse."""
+    """What the report shows: its heading (None: the experiment's name) and rows to browse.
+
+    `price_per_gpu_hour` is None where cost is not to be told.
+    """
 
     title: str | None
     rows: int
+    price_per_gpu_hour: float | None = None
+    currency: str = "USD"
 
 
 @dataclass(frozen=True)

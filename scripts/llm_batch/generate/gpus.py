@@ -31,7 +31,7 @@ class Lease(NamedTuple):
     """GPUs to use: the variables that say so to an engine, and their UUIDs where known.
 
     `size` is their number, 0 for a CPU; `waited_s` are the seconds until they were granted, and
-    `model` is what the driver calls the first of them.
+    `model` is what the driver calls the first of them; `scheduled` ones were chosen by SLURM.
     """
 
     environment: Mapping[str, str]
@@ -39,6 +39,7 @@ class Lease(NamedTuple):
     size: int = 0
     waited_s: float = 0.0
     model: str = "unknown"
+    scheduled: bool = False
 
     def source(self) -> Source | None:
         """Return how to watch these GPUs, None where that is not possible."""
@@ -126,7 +127,7 @@ def scheduled_lease(names: Sequence[str], count: int, environ: Mapping[str, str]
             f"the engine needs {count} GPUs, and SLURM gave job {environ['SLURM_JOB_ID']} "
             f"{len(names)} ({VISIBLE}={value}); ask for {count} (resources: gpu)"
         )
-    lease = Lease({"CUDA_DEVICE_ORDER": "PCI_BUS_ID", VISIBLE: value}, (), count)
+    lease = Lease({"CUDA_DEVICE_ORDER": "PCI_BUS_ID", VISIBLE: value}, (), count, scheduled=True)
     # Only for the facts: what the scheduler says counts, whatever the driver shows.
     with contextlib.suppress(WorkflowError):
         devices = visible_devices(read_gpus(environ), {VISIBLE: value})

@@ -41,6 +41,8 @@ def gather(
         command=command,
         address=address("reports", identity),
         row_limit=DEFAULT_ROWS if rows is None else int(rows),
+        price_per_gpu_hour=options.get("price_per_gpu_hour"),
+        currency=str(options.get("currency") or ""),
         runs=tuple(records),
         models=_read_stages(records, "model", "models", "model.json"),
         environments=_read_stages(records, "environment", "environments", "environment.json"),

@@ -23,6 +23,9 @@ from scripts.llm_batch.report.figures import Headline
 from scripts.llm_batch.report.palette import SHAPE_PATHS, css_variables, run_shape
 from scripts.llm_batch.report.plots import Plot
 from scripts.llm_batch.report.records import Experiment
+from scripts.llm_batch.report.resource_plots import THROUGHPUT
+from scripts.llm_batch.report.resources import MEMORY, Resources, labelled, run_rows, table
+from scripts.llm_batch.report.usage import SHARING
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = ("table.js", "plots.js", "rows.js", "text.js", "list.js", "detail.js", "browser.js")
@@ -39,6 +42,8 @@ class Content:
     startup_plot: Plot | None
     phases: list[tuple[int, str]]
     batches: list[Batch]
+    resources: list[Resources]
+    resource_plots: list[Plot]
     failures: list[Failure]
     choice: Choice
     rows: Mapping[str, Any] | None
@@ -68,6 +73,14 @@ def render(content: Content) -> str:
         "intervals": _intervals(experiment),
         "definitions": _definitions(experiment),
         "whisker": _Whiskers(experiment),
+        "resource_table": table(content.resources),
+        "resource_labels": [label for label, _ in labelled(content.resources)],
+        "run_usage": run_rows(content.resources),
+        "resource_parts": {
+            "resource-memory": list(MEMORY),
+            "resource-throughput": list(THROUGHPUT),
+        },
+        "sharing": SHARING,
         "chain": Markup(chain_svg(experiment)),
         "identities": identities(experiment, experiment.runs),
         "dummy": any(run.is_dummy for run in experiment.runs),

@@ -159,6 +159,8 @@ class Experiment:
     command: str
     address: str
     row_limit: int
+    price_per_gpu_hour: float | None
+    currency: str
     runs: tuple[Run, ...]
     models: Mapping[str, StageFolder]
     environments: Mapping[str, StageFolder]

@@ -22,6 +22,8 @@ from scripts.llm_batch.report.listing import headline_lines, summary
 from scripts.llm_batch.report.page import Content, render
 from scripts.llm_batch.report.plots import length_plot, metric_plots
 from scripts.llm_batch.report.records import Experiment
+from scripts.llm_batch.report.resource_plots import memory_plot, throughput_plot
+from scripts.llm_batch.report.resources import engine_lines, resources
 from scripts.llm_batch.report.startup_plot import phases_shown, startup_plot
 
 LOG = logging.getLogger(__name__)
@@ -52,6 +54,11 @@ class Outputs:
         return self.page.parent
 
     @property
+    def engines(self) -> Path:
+        """The table of all engine starts."""
+        return self.folder / "engines.csv"
+
+    @property
     def markdown(self) -> Path:
         """The headline table for a pull request."""
         return self.folder / "report.md"
@@ -75,8 +82,9 @@ def write_report(sources: Sources, outputs: Outputs) -> None:
     write_text_atomic(outputs.page, page)
     write_csv(outputs.summary, *summary(experiment))
     write_csv(outputs.headline, *headline_lines(experiment))
+    write_csv(outputs.engines, *engine_lines(content.resources))
     write_text_atomic(outputs.markdown, markdown(experiment, content.headline))
-    files = [outputs.page, outputs.summary, outputs.headline, outputs.markdown]
+    files = [outputs.page, outputs.summary, outputs.headline, outputs.engines, outputs.markdown]
     facts = {"runs": len(experiment.runs), "rows": content.choice.kept}
     write_manifest(outputs.folder, files, facts)
     size = numbers.data_size(outputs.page.stat().st_size).replace(numbers.NARROW_SPACE, " ")
@@ -88,6 +96,7 @@ def page_content(experiment: Experiment) -> Content:
     if not experiment.runs:
         raise WorkflowError("a report needs at least one run")
     answered_by = batches(experiment)
+    taken = resources(experiment, answered_by, experiment.price_per_gpu_hour)
     with database(experiment.runs) as connection:
         choice = choose_rows(connection, experiment.row_limit)
         return Content(
@@ -98,6 +107,10 @@ def page_content(experiment: Experiment) -> Content:
             startup_plot=startup_plot(answered_by),
             phases=phases_shown(answered_by),
             batches=answered_by,
+            resources=taken,
+            resource_plots=[
+                plot for draw in (memory_plot, throughput_plot) if (plot := draw(taken))
+            ],
             failures=failures(connection),
             choice=choice,
             rows=browser_data(connection, experiment.runs) if choice.kept else None,
