@@ -21,6 +21,7 @@ class Settings:
     """
 
     backend: str
+    determinism: str
     model: str
     adapters: dict[str, str]
     defaults: dict[str, Any]

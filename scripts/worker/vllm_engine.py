@@ -9,6 +9,7 @@ from typing import Any
 from scripts.worker.engine import ADAPTER_MISSING, SAMPLING_INVALID, Finished, RequestError
 from scripts.worker.settings import Settings
 from scripts.worker.vllm_facts import Tap, engine_facts
+from scripts.worker.vllm_invariance import check_invariance, invariance_facts
 from scripts.worker.vllm_outputs import (
     corruption,
     finished_request,
@@ -61,12 +62,15 @@ class VllmEngine:
         import vllm
 
         imported = time.time()
+        if settings.determinism == "strict":
+            check_invariance()
         arguments = engine_arguments(settings, engine_fields())
         self._llm = vllm.LLM(**arguments)
         self._engine = self._llm.llm_engine
         self._adapters = load_adapters(self._engine, settings.adapters)
         loaded = time.time()
         self._tap = Tap(self._engine)
+        self._invariance = invariance_facts()
         self._startup = {"import": imported - began, "load": loaded - imported}
         self._errors = request_errors()
         self._input = tokens_input()
@@ -205,6 +209,7 @@ class VllmEngine:
         return {
             **engine_facts(self._config),
             **self._tap.facts(),
+            "invariance": self._invariance,
             "startup_s": dict(self._startup),
         }
 

@@ -25,7 +25,7 @@ class SamplingApi(NamedTuple):
     """The parts of one vLLM version that make a `SamplingParams`.
 
     `structured` is `StructuredOutputsParams` (field `structured_outputs`) since 0.11 and
-    `GuidedDecodingParams` (field `guided_decoding`) from 0.6.4 to 0.12, None before.
+    `GuidedDecodingParams` (field `guided_decoding`) from 0.6.3 to 0.10, None before.
     """
 
     params: Callable[..., Any]
@@ -90,7 +90,7 @@ def make_params(sampling: Mapping[str, Any], max_tokens: int, api: SamplingApi) 
     structured = fields.pop("structured_outputs", None)
     if structured is not None:
         if api.structured is None:
-            raise _invalid("this vLLM version has no structured outputs; use 0.6.4 or newer")
+            raise _invalid("this vLLM version has no structured outputs; use 0.6.3 or newer")
         fields[api.structured_field] = api.structured(**structured)
     if fields.get("temperature", 1.0) < GREEDY_BELOW:
         # A seed would change nothing, and on a CPU it would be drawn from.

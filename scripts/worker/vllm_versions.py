@@ -1,7 +1,10 @@
-"""Where the versions of vLLM differ, from 0.6.1 to 0.28. Run on 0.28.0 only.
+"""Where the versions of vLLM differ, from 0.6.1 to 0.33.
 
 What a version calls things is looked up when it runs (fields of `EngineArgs`, names in modules),
-never told from its number: wheels are built from commits between releases.
+never told from its number: wheels are built from commits between releases. Really run were 0.28.0
+on a CPU (tests/engine) and 0.26.0 on a GPU (tests/peers); the other versions are covered by what
+was recorded of their wheels: tests/unit/test_recorded_vllm.py runs this against the names, fields
+and signatures of each, not against what they do.
 """
 
 from __future__ import annotations
@@ -117,7 +120,8 @@ def chat_renderer(llm: Any, tokenizer: Any) -> Callable[[list[Any], dict[str, An
     def render(messages: list[Any], kwargs: dict[str, Any]) -> Any:
         options = {**generation_prompt(kwargs), "tools": None, "tokenize": tokenize}
         params = ChatParams(chat_template=template, chat_template_kwargs=options)
-        _, prompt = llm.renderer.render_messages(messages, params)
+        # `LLM` itself has a renderer since 0.19 or so, its engine from the beginning.
+        _, prompt = llm.llm_engine.renderer.render_messages(messages, params)
         return prompt["prompt_token_ids"] if "prompt_token_ids" in prompt else prompt["prompt"]
 
     return render

@@ -51,7 +51,8 @@ def test_strict_answers_have_the_same_bits_whatever_the_batch(tmp_path: Path) ->
     calm.write(requests)
     calm.run()
     assert calm.facts()["errors"] == {}
-    assert calm.facts()["engines"][0]["switches"]["VLLM_CPU_ATTN_SPLIT_KV"] == "0"
+    seen = calm.facts()["engines"][0]["invariance"]
+    assert seen == {"switch": "VLLM_CPU_ATTN_SPLIT_KV=0", "on": True}
 
     killed = real_workspace(tmp_path, "killed")
     killed.tuning = {"max_num_seqs": 5}

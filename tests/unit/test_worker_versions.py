@@ -1,6 +1,6 @@
 """The differences between vLLM's versions, met with stand-ins that have the names of each.
 
-Only 0.28.0 is run for real (tests/engine). The stand-ins hold what the older versions' sources
+Real and recorded versions are met in tests/engine and test_recorded_vllm. These stand-ins hold what
 say: no renderers and no `tokens_input` before 0.16, guided decoding before 0.11, and so on.
 """
 
@@ -181,7 +181,8 @@ def test_chat_is_rendered_by_vllm_where_it_can_and_by_the_template_before(instal
         renderers={"ChatParams": make_dataclass("P", ["chat_template", "chat_template_kwargs"])}
     )
     renderer = SimpleNamespace(render_messages=lambda m, p: ([], {"prompt": p}))
-    params = versions.chat_renderer(SimpleNamespace(renderer=renderer), tokenizer)(
+    engine = SimpleNamespace(renderer=renderer)
+    params = versions.chat_renderer(SimpleNamespace(llm_engine=engine), tokenizer)(
         messages, {"continue_final_message": True}
     )
     assert params.chat_template_kwargs["add_generation_prompt"] is False

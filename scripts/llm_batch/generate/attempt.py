@@ -202,6 +202,7 @@ class Launcher:
         spec = self._spec
         settings = {
             "backend": spec.backend,
+            "determinism": spec.determinism,
             "model": str(spec.model or ""),
             "adapters": {adapter.address: str(adapter.path) for adapter in spec.adapters},
             "defaults": self._defaults,

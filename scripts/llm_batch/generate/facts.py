@@ -47,6 +47,7 @@ ENGINE_FACTS: tuple[str, ...] = (
     "wall_s",
     "telemetry",
     "switches",
+    "invariance",
     "started",
     "exit",
 )

@@ -168,8 +168,17 @@ def _facts(
         ("recovered from journals", shard_total("recovered")),
         ("determinism", str(run.engine.get("determinism", "fast"))),
         ("switches", _switches(engines)),
+        ("seen on by the engine", each("invariance", _seen_on)),
         ("time", numbers.time_span(times)),
     )
+
+
+def _seen_on(invariance: Mapping[str, Any]) -> str:
+    """Say what the engine itself took for its switch of batch invariance."""
+    if invariance.get("switch") is None:
+        return "no batch invariance"
+    words = {True: "on", False: "off", None: "this vLLM does not tell"}
+    return f"{invariance['switch']}: {words[invariance.get('on')]}"
 
 
 def _switches(engines: Sequence[Mapping[str, Any]]) -> str:
