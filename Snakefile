@@ -38,6 +38,22 @@ wildcard_constraints:
     shard=r"\d+",
 
 
+# On a cluster these run beside snakemake: they need a network, or take seconds.
+localrules:
+    all,
+    environments,
+    runs,
+    replicate,
+    build_environment,
+    fetch_model,
+    shard_prompts,
+    merge_run,
+    evaluate_run,
+    report,
+    check_experiment,
+    link_experiment,
+
+
 rule all:
     """Answer every run of the experiment, compare them in one report, and judge its errors."""
     default_target: True
@@ -57,10 +73,9 @@ rule environments:
 
 
 rule models:
-    """Fetch models and adapters only, for instance on a machine with a network."""
+    """Fetch the models only, for instance on a machine with a network."""
     input:
         collect("results/models/{folder}/manifest.json", folder=PLAN.models),
-        collect("results/adapters/{folder}/manifest.json", folder=PLAN.adapters),
 
 
 rule runs:

@@ -18,7 +18,7 @@ ROOT = str(Path(workflow.basedir).resolve())
 if ROOT not in sys.path:
     sys.path.insert(0, ROOT)
 
-from scripts.llm_batch import digests, errors, placement, plan
+from scripts.llm_batch import digests, errors, placement, plan, slurm
 from scripts.llm_batch.addresses import canonical_json
 from scripts.llm_batch.config.load import load_config
 from scripts.llm_batch.doctor import auto
@@ -82,15 +82,15 @@ def model_identity(wildcards, output):
 
 
 def model_source(wildcards, output):
-    return placement.source_words(PLAN.models[wildcards.model])
+    return placement.model_source(PLAN.models[wildcards.model])
 
 
 def adapter_identity(wildcards, output):
-    return canonical_json(PLAN.adapters[wildcards.adapter].stage.identity)
+    return canonical_json(PLAN.adapters[wildcards.adapter][0].identity)
 
 
-def adapter_source(wildcards, output):
-    return placement.source_words(PLAN.adapters[wildcards.adapter])
+def adapter_path(wildcards, output):
+    return PLAN.adapters[wildcards.adapter][1]
 
 
 def batch_prompts(wildcards):
@@ -132,12 +132,29 @@ def engine_parts(wildcards, output):
 
 
 def batch_gpus(wildcards):
+    check_arrays()
     return RESULTS.engine(asking_batch(wildcards)).gpus
 
 
 def batch_threads(wildcards):
-    """A CPU engine takes all cores, so that two of them never share; others take one."""
-    return workflow.cores if RESULTS.uses_cpu(asking_batch(wildcards)) else 1
+    """Local CPU engines take all cores, so that two of them never share; others take one."""
+    uses_cpu = RESULTS.uses_cpu(asking_batch(wildcards))
+    if workflow.remote_exec or workflow.non_local_exec:
+        return slurm.threads(batch_gpus(wildcards), uses_cpu)
+    return workflow.cores if uses_cpu else 1
+
+
+def check_arrays():
+    """The executor and its settings are known when jobs are made, not while this file is read."""
+    rules = getattr(workflow.executor_settings, "array_jobs", None)
+    try:
+        slurm.check_arrays(
+            rules,
+            workflow.nodes,
+            [(batch.engine.gpus, batch.shards) for batch in PLAN.batches.values()],
+        )
+    except errors.WorkflowError as error:
+        raise WorkflowError(str(error)) from None
 
 
 def run_batch(wildcards):

@@ -1,8 +1,8 @@
-"""A LoRA adapter's folder, or its repository on the hub, in; its checked files and links out."""
+"""A LoRA adapter's folder in, its checked file list and a link to it out."""
 
 
 rule fetch_adapter:
-    """Fetch an adapter's files if they are not there, check that vLLM can use them, link them."""
+    """Check that an adapter's files are those of the plan and of use to vLLM, and link them."""
     output:
         manifest="results/adapters/{adapter}/manifest.json",
     log:
@@ -11,8 +11,8 @@ rule fetch_adapter:
         "../envs/workflow.yaml"
     params:
         identity=adapter_identity,
-        source=adapter_source,
+        path=adapter_path,
     shell:
         "python -m scripts.fetch_adapter"
-        " --identity {params.identity:q} {params.source:q}"
+        " --identity {params.identity:q} --path {params.path:q}"
         " --output {output.manifest:q} > {log:q} 2>&1"

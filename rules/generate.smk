@@ -19,13 +19,15 @@ rule generate:
     threads: batch_threads
     resources:
         gpu=batch_gpus,
+        # SLURM would take the GPUs of a job from several nodes.
+        nodes=1,
     params:
         engine=engine_spec,
         folder=engine_folder,
         tuning=engine_tuning,
         parts=engine_parts,
     shell:
-        "python -m scripts.generate"
+        "exec python -m scripts.generate"
         " --requests {input.requests:q}/{wildcards.shard}.jsonl"
         " --journals results/engines/{params.folder:q}/journals"
         " --journal-name {wildcards.batch:q}.{wildcards.shard}"

@@ -17,13 +17,15 @@ rule replicate_run:
     threads: batch_threads
     resources:
         gpu=batch_gpus,
+        # SLURM would take the GPUs of a job from several nodes.
+        nodes=1,
     params:
         identity=replication_identity,
         run=asked_run_folder,
         parts=engine_parts,
         tuning=engine_tuning,
     shell:
-        "python -m scripts.replicate_run"
+        "exec python -m scripts.replicate_run"
         " --identity {params.identity:q} --run {params.run:q} --prompts {input.prompts:q}"
         " {params.parts:q} --tuning {params.tuning:q}"
         " --output {output.manifest:q} > {log:q} 2>&1"

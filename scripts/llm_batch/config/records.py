@@ -32,12 +32,10 @@ class Model:
 
 @dataclass(frozen=True)
 class Adapter:
-    """A LoRA adapter in PEFT format: a local folder (`path`), or a hub repository at a commit."""
+    """A LoRA adapter: a local folder (`path`) in PEFT format."""
 
     name: str
-    path: str | None
-    repo: str | None = None
-    revision: str | None = None
+    path: str
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,9 @@ from scripts.llm_batch.generate.settings import (
     switches,
     worker_environment,
 )
+from scripts.llm_batch.gpus.devices import VISIBLE
 from scripts.llm_batch.gpus.telemetry import watched
+from scripts.llm_batch.slurm import job_facts
 
 POLL_S = 0.25
 
@@ -159,6 +161,8 @@ class Launcher:
             "backend": self._spec.backend,
             "switches": switches(self._spec),
             "gpus": list(self._gpus.uuids),
+            "visible_gpus": self._environment.get(VISIBLE),
+            "slurm": job_facts(os.environ),
             "compile_cache": cache,
             "started": utc_now(),
         }

@@ -19,6 +19,8 @@ ENGINE_FACTS: tuple[str, ...] = (
     "cuda",
     "device",
     "gpus",
+    "visible_gpus",
+    "slurm",
     "attention_backend",
     "dtype",
     "max_model_len",

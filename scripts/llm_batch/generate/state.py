@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
+import logging
 import os
+import platform
 import time
 from pathlib import Path
 from typing import IO
 
 from scripts.llm_batch.errors import WorkflowError
+
+NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP})
+"""What shared disks without locks say; there SLURM and Snakemake see to it that one job runs."""
+
+log = logging.getLogger(__name__)
 
 LOCK_WAIT_S = 30.0
 """So long a supervisor whose workflow was killed may need to notice and stop."""
@@ -34,20 +42,22 @@ class ShardFolder:
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except OSError:
+            except OSError as error:
+                if error.errno in NO_LOCKS:
+                    log.info("%s: this disk has no locks; nothing stops a second process", path)
+                    break
                 if time.monotonic() > deadline:
                     raise self._taken(path) from None
             time.sleep(0.2)
         self._lock.truncate(0)
-        self._lock.write(f"{os.getpid()}\n")
+        self._lock.write(f"pid {os.getpid()} on {platform.node()}\n")
         self._lock.flush()
         return self._folder
 
     def _taken(self, path: Path) -> WorkflowError:
         owner = path.read_text().strip() or "unknown"
         return WorkflowError(
-            f"{self._folder}: another process (pid {owner}) answers this shard; wait for it or "
-            "stop it"
+            f"{self._folder}: another process ({owner}) answers this shard; wait for it or stop it"
         )
 
     def __exit__(self, *_: object) -> None:
