@@ -73,9 +73,10 @@ rule environments:
 
 
 rule models:
-    """Fetch the models only, for instance on a machine with a network."""
+    """Fetch models and adapters only, for instance on a machine with a network."""
     input:
         collect("results/models/{folder}/manifest.json", folder=PLAN.models),
+        collect("results/adapters/{folder}/manifest.json", folder=PLAN.adapters),
 
 
 rule runs:

@@ -82,15 +82,15 @@ def model_identity(wildcards, output):
 
 
 def model_source(wildcards, output):
-    return placement.model_source(PLAN.models[wildcards.model])
+    return placement.source_words(PLAN.models[wildcards.model])
 
 
 def adapter_identity(wildcards, output):
-    return canonical_json(PLAN.adapters[wildcards.adapter][0].identity)
+    return canonical_json(PLAN.adapters[wildcards.adapter].stage.identity)
 
 
-def adapter_path(wildcards, output):
-    return PLAN.adapters[wildcards.adapter][1]
+def adapter_source(wildcards, output):
+    return placement.source_words(PLAN.adapters[wildcards.adapter])
 
 
 def batch_prompts(wildcards):

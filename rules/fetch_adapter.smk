@@ -1,8 +1,8 @@
-"""A LoRA adapter's folder in, its checked file list and a link to it out."""
+"""A LoRA adapter's folder, or its repository on the hub, in; its checked files and links out."""
 
 
 rule fetch_adapter:
-    """Check that an adapter's files are those of the plan and of use to vLLM, and link them."""
+    """Fetch an adapter's files if they are not there, check that vLLM can use them, link them."""
     output:
         manifest="results/adapters/{adapter}/manifest.json",
     log:
@@ -11,8 +11,8 @@ rule fetch_adapter:
         "../envs/workflow.yaml"
     params:
         identity=adapter_identity,
-        path=adapter_path,
+        source=adapter_source,
     shell:
         "python -m scripts.fetch_adapter"
-        " --identity {params.identity:q} --path {params.path:q}"
+        " --identity {params.identity:q} {params.source:q}"
         " --output {output.manifest:q} > {log:q} 2>&1"

@@ -59,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     memo = DigestMemo(folder.parent.parent / MEMO)
     snapshot = folder / "snapshot"
     if "repo" in identity:
-        model = link_hub_model(snapshot, identity, arguments.pickled, memo)
+        wanted = Wanted(identity.get("files"), arguments.pickled)
+        model = link_hub_model(snapshot, identity, wanted, memo)
     else:
         model = link_local_model(snapshot, arguments.path, identity)
     memo.save()
@@ -74,17 +75,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def link_hub_model(
-    snapshot: Path, identity: Mapping[str, Any], pickled: bool, memo: DigestMemo
+    snapshot: Path, identity: Mapping[str, Any], wanted: Wanted, memo: DigestMemo
 ) -> dict[str, Any]:
-    """Fetch a model from the hub, link its files into `snapshot` and return its model.json."""
+    """Fetch a model or adapter from the hub, link its files and return what is told of them."""
     source = Source(identity["repo"], identity.get("revision") or "")
     if not COMMIT.fullmatch(source.revision):
         raise WorkflowError(
             f"{source.repo}: '{source.revision}' is no commit; `python -m scripts.pin CONFIG` "
             "writes one into the config"
         )
-    files = choose_files(source, Wanted(identity.get("files"), pickled))
-    if not all((snapshot_folder(source) / file.path).is_file() for file in files):
+    files = choose_files(source, wanted)
+    missing = not all((snapshot_folder(source) / file.path).is_file() for file in files)
+    if missing and wanted.patterns is None:
         tell_size(source)
     cached = fetch_files(source, files, memo)
     link_each(snapshot, cached, [file.path for file in files])

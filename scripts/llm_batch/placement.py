@@ -13,7 +13,7 @@ from typing import Any
 from scripts.llm_batch.addresses import address, canonical_json, read_json
 from scripts.llm_batch.config.records import Config
 from scripts.llm_batch.errors import ConfigError, WorkflowError
-from scripts.llm_batch.plan import BatchPlan, EnginePlan, ModelPlan, Plan, Stage
+from scripts.llm_batch.plan import BatchPlan, EnginePlan, FetchPlan, Plan, Stage
 
 ARGUMENT_BYTES = 120_000
 """Linux takes 131 072 bytes in one argument, and Snakemake hands a shell command as one."""
@@ -164,10 +164,10 @@ class Results:
         return all((folder / name).is_file() for name in made)
 
 
-def model_source(model: ModelPlan) -> list[str]:
-    """Return the words of the command line that say where a model comes from."""
-    words = ["--path", model.path] if model.path else []
-    return [*words, "--pickled"] if model.pickled else words
+def source_words(fetched: FetchPlan) -> list[str]:
+    """Return the words of the command line that say where a model or an adapter comes from."""
+    words = ["--path", fetched.path] if fetched.path else []
+    return [*words, "--pickled"] if fetched.pickled else words
 
 
 def refuse_unpinned(plan: Plan, configfiles: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from scripts.llm_batch.adapters import local_adapter_identity
 from scripts.llm_batch.addresses import address
 from scripts.llm_batch.config.records import (
+    Adapter,
     Config,
     Engine,
     Model,
@@ -50,12 +51,17 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class ModelPlan:
-    """A model and where it comes from: `path` for a local folder, else the hub."""
+class FetchPlan:
+    """A model or an adapter and where it comes from: `path` for a local folder, else the hub."""
 
     stage: Stage
     path: str | None
-    pickled: bool
+    pickled: bool = False
+
+    @property
+    def unpinned(self) -> bool:
+        """Whether it is on the hub and has no commit yet."""
+        return self.path is None and "revision" not in self.stage.identity
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ class EnginePlan:
 
     stage: Stage
     environment: Stage | None
-    model: ModelPlan | None
+    model: FetchPlan | None
     tuning: Mapping[str, Any]
     gpus: int
 
@@ -101,8 +107,8 @@ class Plan:
 
     experiment: str
     environments: Mapping[str, Stage]
-    models: Mapping[str, ModelPlan]
-    adapters: Mapping[str, tuple[Stage, str]]
+    models: Mapping[str, FetchPlan]
+    adapters: Mapping[str, FetchPlan]
     engines: Mapping[str, EnginePlan]
     batches: Mapping[str, BatchPlan]
     runs: Mapping[str, RunPlan]
@@ -124,17 +130,18 @@ def make_plan(config: Config, envs: Path, memo: DigestMemo) -> Plan:
     engines = _plan_engines(config, envs, memo)
     prompts = {name: prompts_identity(config.prompts[name], memo) for name in _used_prompts(config)}
     adapters = _plan_adapters(config, memo)
+    adapter_stages = {name: adapter.stage for name, adapter in adapters.items()}
     runs_by_engine: dict[tuple[str, str], list[tuple[Run, Stage]]] = {}
     for run in config.runs:
         engine = engines[run.engine, run.determinism]
         sampling = config.samplings[run.sampling]
-        adapter = _adapter_address(run, engine, adapters)
+        adapter = _adapter_address(run, engine, adapter_stages)
         stage = _run_stage(run, engine, adapter, prompts[run.prompts], sampling)
         runs_by_engine.setdefault((run.engine, run.determinism), []).append((run, stage))
     _refuse_twins([stage for runs in runs_by_engine.values() for _, stage in runs])
     batches: dict[str, BatchPlan] = {}
     for key, runs in runs_by_engine.items():
-        batch = _plan_batch(engines[key], runs, config, adapters)
+        batch = _plan_batch(engines[key], runs, config, adapter_stages)
         batches[batch.stage.folder] = batch
     planned = {run.stage.name: run for batch in batches.values() for run in batch.runs}
     ordered = {planned[run.name].stage.folder: planned[run.name] for run in config.runs}
@@ -143,15 +150,15 @@ def make_plan(config: Config, envs: Path, memo: DigestMemo) -> Plan:
         experiment=config.experiment,
         environments={e.environment.folder: e.environment for e in used if e.environment},
         models={e.model.stage.folder: e.model for e in used if e.model},
-        adapters={s.folder: (s, config.adapters[s.name].path) for s in adapters.values()},
+        adapters={adapter.stage.folder: adapter for adapter in adapters.values()},
         engines={e.stage.folder: e for e in used},
         batches=batches,
         runs=ordered,
         report=_plan_report(config, list(ordered.values())),
         unpinned=[
-            f"models.{e.model.stage.name}"
-            for e in used
-            if e.model and not e.model.path and "revision" not in e.model.stage.identity
+            f"{fetched.stage.stage}.{fetched.stage.name}"
+            for fetched in (*(e.model for e in used), *adapters.values())
+            if fetched and fetched.unpinned
         ],
     )
 
@@ -207,7 +214,7 @@ def _used_prompts(config: Config) -> list[str]:
 def _plan_engines(
     config: Config, envs: Path, memo: DigestMemo
 ) -> dict[tuple[str, str], EnginePlan]:
-    models: dict[str, ModelPlan] = {}
+    models: dict[str, FetchPlan] = {}
     environments: dict[str, Stage] = {}
     engines: dict[tuple[str, str], EnginePlan] = {}
     for name, determinism in dict.fromkeys((run.engine, run.determinism) for run in config.runs):
@@ -246,9 +253,9 @@ def engine_gpus(engine: Engine) -> int:
     return 0 if engine.environment == "cpu" else parallel_size(engine.args)
 
 
-def _plan_model(model: Model, memo: DigestMemo) -> ModelPlan:
+def _plan_model(model: Model, memo: DigestMemo) -> FetchPlan:
     if model.path is None:
-        identity = hub_model_identity(model)
+        identity = hub_identity(model)
     else:
         identity = local_model_identity(Path(model.path), memo)
         try:
@@ -257,33 +264,34 @@ def _plan_model(model: Model, memo: DigestMemo) -> ModelPlan:
             raise ConfigError(f"models.{model.name}.path: {model.path}: {error}") from None
         if model.code:
             identity["code"] = dict(model.code)
-    return ModelPlan(make_stage("models", model.name, identity), model.path, model.pickled)
+    return FetchPlan(make_stage("models", model.name, identity), model.path, model.pickled)
 
 
-def hub_model_identity(model: Model) -> dict[str, Any]:
-    """Return the identity of a model on the hub: repository, commit, and what is said besides.
+def hub_identity(model: Model | Adapter) -> dict[str, Any]:
+    """Return the identity of what is on the hub: repository, commit, and what is said besides.
 
     Without a commit the identity only serves to show a plan; nothing is fetched by it.
     """
-    identity = {
-        "repo": model.repo,
-        "revision": model.revision,
-        "files": list(model.files) if model.files else None,
-        "code": dict(model.code) if model.code else None,
-    }
+    identity: dict[str, Any] = {"repo": model.repo, "revision": model.revision}
+    if isinstance(model, Model):
+        identity["files"] = list(model.files) if model.files else None
+        identity["code"] = dict(model.code) if model.code else None
     return _without_none(identity)
 
 
-def _plan_adapters(config: Config, memo: DigestMemo) -> dict[str, Stage]:
-    """Return the stages of the adapters that real engines use, by name."""
+def _plan_adapters(config: Config, memo: DigestMemo) -> dict[str, FetchPlan]:
+    """Return the adapters that real engines use, by name."""
     real = [run for run in config.runs if config.engines[run.engine].backend != DUMMY]
     names = dict.fromkeys(run.adapter for run in real if run.adapter)
-    return {
-        name: make_stage(
-            "adapters", name, local_adapter_identity(Path(config.adapters[name].path), memo)
-        )
-        for name in names
-    }
+    return {name: _plan_adapter(config.adapters[name], memo) for name in names}
+
+
+def _plan_adapter(adapter: Adapter, memo: DigestMemo) -> FetchPlan:
+    if adapter.path is None:
+        identity = hub_identity(adapter)
+    else:
+        identity = local_adapter_identity(Path(adapter.path), memo)
+    return FetchPlan(make_stage("adapters", adapter.name, identity), adapter.path)
 
 
 def _adapter_address(run: Run, engine: EnginePlan, adapters: Mapping[str, Stage]) -> str | None:

@@ -19,8 +19,13 @@ def gpu_start(gpus: int, started: int, cache: str, driver: bool = True) -> dict[
     """Return the facts of an engine start of `gpus` cards, `started` seconds after 3:04."""
     cold = cache == "cold"
     startup = {
-        **{"spawn": 0.2, "import": 9.0, "load": 30.0, "compile": 60.0 if cold else 4.0},
-        **{"graph_capture": 12.0, "warm_up": 20.0, "total": 130.0 if cold else 42.0},
+        "spawn": 0.2,
+        "import": 9.0,
+        "load": 30.0,
+        "compile": 60.0 if cold else 4.0,
+        "graph_capture": 12.0,
+        "warm_up": 20.0,
+        "total": 130.0 if cold else 42.0,
     }
     telemetry = {
         "gpus": gpus,

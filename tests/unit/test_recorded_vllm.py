@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from scripts.llm_batch.config.schema import engine_schema, load_schema
-from scripts.llm_batch.generate.facts import _ATTENTION, _COMPILE, _GRAPHS, _WARM_UP, _WEIGHTS
+from scripts.llm_batch.generate.engine_log import ATTENTION, SIZES, STARTUP
 from scripts.llm_batch.generate.settings import SUPERVISOR_TUNING, switches
 from scripts.worker import vllm_versions
 from scripts.worker.engine import EngineRefused, RequestError
@@ -265,15 +265,15 @@ def test_facts_are_read_from_the_messages_of_the_version(version: str) -> None:
     assert weights
     for message in weights:
         text = message.replace("took FLASH_ATTN", "took 1.25")
-        assert _WEIGHTS.search(text), message
+        assert SIZES["weights_bytes"].search(text), message
     graphs = [m for m in messages if "Graph capturing finished" in m]
     assert graphs
-    assert all(_GRAPHS.search(message) for message in graphs)
+    assert all(STARTUP["graph_capture"].search(message) for message in graphs)
     if not version.startswith("0.6"):
-        assert any(_WARM_UP.search(message) for message in messages)
-    assert any(_ATTENTION.search(message) for message in messages)
+        assert any(STARTUP["warm_up"].search(message) for message in messages)
+    assert any(ATTENTION.search(message) for message in messages)
     compiled = [m for m in messages if "torch.compile took" in m or "(compilation: " in m]
-    assert all(_COMPILE.search(message) for message in compiled)
+    assert all(STARTUP["compile"].search(message) for message in compiled)
 
 
 def test_records_say_where_they_come_from() -> None:

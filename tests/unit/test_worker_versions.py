@@ -228,9 +228,10 @@ def test_cache_sizes_come_from_what_the_version_has() -> None:
     new = SimpleNamespace(
         kv_cache_size_tokens=100, num_gpu_blocks=9, block_size=16, kv_cache_max_concurrency=1.236
     )
-    assert cache_facts(new) == {"kv_cache_tokens": 100, "kv_cache_concurrency": 1.24}
+    blocks = {"kv_cache_blocks": 9, "kv_cache_block_tokens": 16}
+    assert cache_facts(new) == {**blocks, "kv_cache_tokens": 100, "kv_cache_concurrency": 1.24}
     old = SimpleNamespace(num_gpu_blocks=9, block_size=16)
-    assert cache_facts(old) == {"kv_cache_tokens": 144, "kv_cache_concurrency": None}
+    assert cache_facts(old) == {**blocks, "kv_cache_tokens": 144, "kv_cache_concurrency": None}
 
 
 @pytest.mark.parametrize("path", sorted(WORKER.glob("*.py")), ids=lambda path: path.name)

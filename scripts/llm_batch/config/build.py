@@ -42,8 +42,7 @@ def build_config(config: Mapping[str, Any]) -> Config:
         experiment=config["experiment"],
         models={name: _model(name, entry) for name, entry in config["models"].items()},
         adapters={
-            name: Adapter(name, local_path(entry["path"]))
-            for name, entry in config.get("adapters", {}).items()
+            name: _adapter(name, entry) for name, entry in config.get("adapters", {}).items()
         },
         engines={name: _engine(name, entry) for name, entry in config["engines"].items()},
         prompts={name: _prompts(name, entry) for name, entry in config["prompts"].items()},
@@ -70,6 +69,11 @@ def _model(name: str, entry: Mapping[str, Any]) -> Model:
         code=dict(entry["code"]) if "code" in entry else None,
         pickled=entry.get("pickled", False),
     )
+
+
+def _adapter(name: str, entry: Mapping[str, Any]) -> Adapter:
+    path = local_path(entry["path"]) if "path" in entry else None
+    return Adapter(name, path, entry.get("repo"), entry.get("revision"))
 
 
 def _engine(name: str, entry: Mapping[str, Any]) -> Engine:

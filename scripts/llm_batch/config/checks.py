@@ -70,18 +70,23 @@ def _reference(
 
 
 def _model_problems(path: ConfigPath, entry: Mapping[str, Any]) -> Iterator[Problem]:
+    yield from _place_problems(path, entry, "model")
+    for repo, revision in entry.get("code", {}).items():
+        yield from pin_problems((*path, "code", repo), revision)
+
+
+def _place_problems(path: ConfigPath, entry: Mapping[str, Any], what: str) -> Iterator[Problem]:
+    """Yield what is wrong with where a model or an adapter comes from."""
     if "path" in entry and "repo" in entry:
         yield Problem(path, "has both 'path' and 'repo'; keep the one that is meant")
     elif "path" not in entry and "repo" not in entry:
-        text = "the key 'path' is missing; add it: the folder of the model; or 'repo', on the hub"
+        text = f"the key 'path' is missing; add it: the folder of the {what}; or 'repo', on the hub"
         yield Problem(path, text)
     for key in ("revision", "files"):
         if "path" in entry and "repo" not in entry and key in entry:
             yield Problem((*path, key), "without effect beside 'path'; remove it")
     if "repo" in entry:
         yield from pin_problems((*path, "revision"), entry.get("revision"))
-    for repo, revision in entry.get("code", {}).items():
-        yield from pin_problems((*path, "code", repo), revision)
 
 
 def pin_problems(path: ConfigPath, revision: str | None) -> Iterator[Problem]:
@@ -98,8 +103,7 @@ def _adapter_problems(path: ConfigPath, entry: Mapping[str, Any]) -> Iterator[Pr
     if path[1] == NO_ADAPTER:
         text = f"'{NO_ADAPTER}' in a run means no adapter; choose another name"
         yield Problem(path, text)
-    if "path" not in entry:
-        yield Problem(path, "the key 'path' is missing; add it: the folder of the adapter")
+    yield from _place_problems(path, entry, "adapter")
 
 
 def _prompts_problems(path: ConfigPath, entry: Mapping[str, Any]) -> Iterator[Problem]:

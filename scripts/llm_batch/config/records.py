@@ -32,10 +32,12 @@ class Model:
 
 @dataclass(frozen=True)
 class Adapter:
-    """A LoRA adapter: a local folder (`path`) in PEFT format."""
+    """A LoRA adapter in PEFT format: a local folder (`path`), or a hub repository at a commit."""
 
     name: str
-    path: str
+    path: str | None
+    repo: str | None = None
+    revision: str | None = None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ GIB = 1 << 30
 _NUMBER = r"([0-9]+(?:\.[0-9]+)?)"
 _SIZE = rf"{_NUMBER} ?Gi?B"
 
-_ATTENTION = re.compile(
+ATTENTION = re.compile(
     r"Using (?:AttentionBackendEnum\.)?([A-Z0-9_]+) (?:attention )?backend"
     r"|KV cache layout for ([A-Z0-9_]+) backend"
     r"|Using ([A-Za-z0-9 ]+) backend"
@@ -55,7 +55,7 @@ def log_facts(log: Path) -> dict[str, Any]:
         text = ""
     startup = {name: _number(regex, text) for name, regex in STARTUP.items()}
     return {
-        "attention_backend": _first(_ATTENTION, text),
+        "attention_backend": _first(ATTENTION, text),
         **sizes(text),
         "log_startup_s": {name: value for name, value in startup.items() if value is not None},
     }

@@ -47,7 +47,7 @@ def needed_files(
         chosen = texts + _weights(useful, index)
     refuse_pickled(chosen, pickled)
     if not {"config.json", "adapter_config.json", "params.json"} & set(chosen):
-        raise WorkflowError("no config.json: not a model in Hugging Face format")
+        raise WorkflowError("has no config.json: not a model in Hugging Face format")
     return sorted(set(chosen))
 
 
@@ -68,6 +68,8 @@ def _matching(paths: Iterable[str], patterns: Sequence[str]) -> list[str]:
     for pattern, written in zip(whole, patterns, strict=True):
         found = [path for path in paths if fnmatchcase(path, pattern)]
         if not found:
+            if not set(written) & set("*?[/"):
+                raise WorkflowError(f"has no {written}")
             raise WorkflowError(f"no file matches '{written}' of `files`")
         chosen += found
     return chosen
@@ -93,5 +95,5 @@ def _weights(paths: Sequence[str], index: Mapping[str, str] | None) -> list[str]
         return gguf
     pickled = [path for path in paths if PurePosixPath(path).suffix in PICKLED]
     if not pickled:
-        raise WorkflowError("no weights (*.safetensors) at the top of the repository")
+        raise WorkflowError("has no weights (*.safetensors) at the top of the repository")
     return pickled
