@@ -13,8 +13,8 @@ rule build_environment:
         "../envs/workflow.yaml"
     params:
         identity=environment_identity,
-        envs=environment_definitions,
+        source=environment_source,
     shell:
         "python -m scripts.build_environment"
-        " --identity {params.identity:q} --environments-dir {params.envs:q}"
+        " --identity {params.identity:q} {params.source:q}"
         " --output {output.manifest:q} > {log:q} 2>&1"

@@ -22,6 +22,7 @@ from scripts.llm_batch import digests, errors, placement, plan, slurm
 from scripts.llm_batch.addresses import canonical_json
 from scripts.llm_batch.config.load import load_config
 from scripts.llm_batch.doctor import auto
+from scripts.llm_batch.environments import external
 from scripts.llm_batch.evaluation import metric_files
 
 placement.make_programs_callable(Path(ROOT))
@@ -31,7 +32,8 @@ STAGE_FOLDER = r"[A-Za-z0-9][A-Za-z0-9._+-]*-[0-9a-f]{12}"
 try:
     MEMO = digests.DigestMemo(Path("results/.digests.json"))
     CONFIG = load_config(config, [Path(path) for path in workflow.configfiles])
-    PLAN = plan.make_plan(CONFIG, Path(ROOT) / "envs", MEMO)
+    EXTERNALS = external.ExternalRecords(Path("results/.externals.json"))
+    PLAN = plan.make_plan(CONFIG, Path(ROOT) / "envs", MEMO, EXTERNALS)
     MEMO.save()
 except errors.WorkflowError as error:
     raise WorkflowError(str(error)) from None
@@ -63,18 +65,17 @@ def refuse_auto_elsewhere():
 
 
 def environment_locks(wildcards):
-    """The files that decide an environment."""
-    return placement.lock_files(
-        PLAN.environments[wildcards.environment], Path(ROOT) / "envs"
-    )
+    """The files that decide an environment; none for an interpreter that is there."""
+    return list(PLAN.environments[wildcards.environment][1].locks)
 
 
-def environment_definitions(wildcards, output):
-    return str(Path(ROOT) / "envs")
+def environment_source(wildcards, output):
+    """Where an environment comes from, as words of a command line."""
+    return list(PLAN.environments[wildcards.environment][1].words)
 
 
 def environment_identity(wildcards, output):
-    return canonical_json(PLAN.environments[wildcards.environment].identity)
+    return canonical_json(PLAN.environments[wildcards.environment][0].identity)
 
 
 def model_identity(wildcards, output):

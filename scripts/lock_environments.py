@@ -123,10 +123,15 @@ def lock_engine(name: str, envs: Path) -> None:
 def resolved_packages(spec: EnvironmentSpec, envs: Path) -> list[dict[str, Any]]:
     """Return each package with the wheels that fit the platform, as uv finds them."""
     options = ["--no-deps", "--only-binary", ":all:", "--format", "pylock.toml"]
-    machine = f"x86_64-manylinux_{(spec.glibc or '2.28').replace('.', '_')}"
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "pylock.toml"
-        place = ["--python-platform", machine, "--output-file", str(output), f"{spec.name}.in"]
+        place = [
+            "--python-platform",
+            spec.wheel_platform,
+            "--output-file",
+            str(output),
+            f"{spec.name}.in",
+        ]
         try:
             compile_requirements(envs, options, place, python=spec.python)
         except WorkflowError:
@@ -141,7 +146,7 @@ def resolved_packages(spec: EnvironmentSpec, envs: Path) -> list[dict[str, Any]]
 def wheel_order(spec: EnvironmentSpec) -> list[tags.Tag]:
     """Return the tags that the platform accepts, best first, as installers sort them."""
     major, minor = (int(part) for part in spec.python.split("."))
-    newest = int((spec.glibc or "2.28").split(".")[1])
+    newest = int(spec.manylinux.split(".")[1])
     legacy = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
     platforms = []
     for glibc in range(newest, 4, -1):

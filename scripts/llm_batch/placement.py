@@ -197,11 +197,6 @@ def make_programs_callable(root: Path) -> None:
         os.environ[variable] = os.pathsep.join([folder, *(p for p in rest if p != folder)])
 
 
-def lock_files(environment: Stage, envs: Path) -> list[str]:
-    """Return the files whose bytes decide `environment`."""
-    return [str(envs / name) for name in environment.identity["lock_sha256"]]
-
-
 def batch_spec(batch: BatchPlan) -> dict[str, Any]:
     """Return what `shard_prompts` needs to know; each prompts section is told once."""
     prompts: dict[str, Any] = {}

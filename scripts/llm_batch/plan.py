@@ -24,7 +24,8 @@ from scripts.llm_batch.config.records import (
     Sampling,
 )
 from scripts.llm_batch.digests import DigestMemo
-from scripts.llm_batch.environments.identity import environment_identity
+from scripts.llm_batch.environments.external import ExternalRecords
+from scripts.llm_batch.environments.sources import Source, find_source
 from scripts.llm_batch.errors import ConfigError, WorkflowError
 from scripts.llm_batch.evaluation.metric_files import with_digests
 from scripts.llm_batch.gpus.sizes import parallel_size
@@ -106,7 +107,7 @@ class Plan:
     """
 
     experiment: str
-    environments: Mapping[str, Stage]
+    environments: Mapping[str, tuple[Stage, Source]]
     models: Mapping[str, FetchPlan]
     adapters: Mapping[str, FetchPlan]
     engines: Mapping[str, EnginePlan]
@@ -121,13 +122,16 @@ def make_stage(stage: str, name: str, identity: Mapping[str, Any]) -> Stage:
     return Stage(stage, name, identity, address(stage, identity))
 
 
-def make_plan(config: Config, envs: Path, memo: DigestMemo) -> Plan:
+def make_plan(
+    config: Config, envs: Path, memo: DigestMemo, externals: ExternalRecords | None = None
+) -> Plan:
     """Return the plan of `config`; raise `WorkflowError` for files that are not there.
 
-    `envs` is the folder of the lock files.
+    `envs` is the folder of the lock files, `externals` remembers what interpreters have.
     """
     config = with_digests(config, memo)
-    engines = _plan_engines(config, envs, memo)
+    sources = _find_sources(config, envs, externals or ExternalRecords())
+    engines = _plan_engines(config, sources, memo)
     prompts = {name: prompts_identity(config.prompts[name], memo) for name in _used_prompts(config)}
     adapters = _plan_adapters(config, memo)
     adapter_stages = {name: adapter.stage for name, adapter in adapters.items()}
@@ -148,7 +152,11 @@ def make_plan(config: Config, envs: Path, memo: DigestMemo) -> Plan:
     used = [engines[key] for key in runs_by_engine]
     return Plan(
         experiment=config.experiment,
-        environments={e.environment.folder: e.environment for e in used if e.environment},
+        environments={
+            e.environment.folder: (e.environment, sources[e.environment.name])
+            for e in used
+            if e.environment
+        },
         models={e.model.stage.folder: e.model for e in used if e.model},
         adapters={adapter.stage.folder: adapter for adapter in adapters.values()},
         engines={e.stage.folder: e for e in used},
@@ -211,8 +219,15 @@ def _used_prompts(config: Config) -> list[str]:
     return list(dict.fromkeys(run.prompts for run in config.runs))
 
 
+def _find_sources(config: Config, envs: Path, externals: ExternalRecords) -> dict[str, Source]:
+    """Return where the environments of all real engines come from, by name."""
+    engines = [config.engines[name] for name in dict.fromkeys(run.engine for run in config.runs)]
+    names = dict.fromkeys(e.environment for e in engines if e.backend != DUMMY)
+    return {name: find_source(name, config.environments, envs, externals) for name in names}
+
+
 def _plan_engines(
-    config: Config, envs: Path, memo: DigestMemo
+    config: Config, sources: Mapping[str, Source], memo: DigestMemo
 ) -> dict[tuple[str, str], EnginePlan]:
     models: dict[str, FetchPlan] = {}
     environments: dict[str, Stage] = {}
@@ -223,9 +238,8 @@ def _plan_engines(
         if engine.model not in models and not dummy:
             models[engine.model] = _plan_model(config.models[engine.model], memo)
         if engine.environment not in environments and not dummy:
-            identity = environment_identity(engine.environment, envs)
             environments[engine.environment] = make_stage(
-                "environments", engine.environment, identity
+                "environments", engine.environment, sources[engine.environment].identity
             )
         model = None if dummy else models[engine.model]
         environment = None if dummy else environments[engine.environment]
@@ -241,16 +255,16 @@ def _plan_engines(
             environment=environment,
             model=model,
             tuning=engine.tuning,
-            gpus=engine_gpus(engine),
+            gpus=engine_gpus(engine, "cpu" if dummy else sources[engine.environment].device),
         )
     return engines
 
 
-def engine_gpus(engine: Engine) -> int:
+def engine_gpus(engine: Engine, device: str) -> int:
     """Return how many GPUs one engine takes; 0 on a CPU, or for a dummy that asks for none."""
     if engine.backend == DUMMY:
         return int(engine.dummy.get("gpus") or 0)
-    return 0 if engine.environment == "cpu" else parallel_size(engine.args)
+    return 0 if device == "cpu" else parallel_size(engine.args)
 
 
 def _plan_model(model: Model, memo: DigestMemo) -> FetchPlan:

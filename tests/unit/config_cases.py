@@ -355,6 +355,19 @@ EDITS: list[tuple[str, str, str]] = [
     ("metric file without the function", METRIC, "    type: python\n    path: data/none.py\n"),
     ("metric file with a mistake", METRIC, "    type: python\n    path: data/wrong.py\n"),
     ("metric setting of another kind", METRIC, "    type: length\n    unit: tokens\n"),
+    ("environment key", "prompts:", "environments:\n  own: {pyton: /bin/python}\nprompts:"),
+    ("environment of no kind", "prompts:", "environments:\n  cpux: {}\nprompts:"),
+    ("environment conda text", "prompts:", "environments:\n  cpu: {conda: no-thanks}\nprompts:"),
+    (
+        "environment of two kinds",
+        "prompts:",
+        "environments:\n  own: {python: /bin/python, file: own.yaml}\nprompts:",
+    ),
+    (
+        "environment without its file",
+        "cpu\n    args:\n      dtype: float32\n    tuning:\n      max_num_seqs: 16\n",
+        "own\nenvironments:\n  own: {file: own.yaml}\n",
+    ),
     # YAML.
     ("key twice", WARM, WARM + "    temperature: 0.8\n"),
     ("section twice", "report:", "models:\n  tiny: {path: models/tiny}\nreport:"),

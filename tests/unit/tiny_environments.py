@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -129,6 +130,28 @@ class Tiny:
         parent = self.folder / "results/environments"
         names = {path.name for path in parent.iterdir()} if parent.exists() else set()
         return sorted(n for n in names if n != self.built.name and not n.endswith(".lock"))
+
+
+def install_fakes(venv: Path, cuda: str | None, vllm: str = "0.28.0") -> Path:
+    """Make a virtual environment in `venv` with made-up torch and vllm; call again to upgrade."""
+    if not venv.exists():
+        command = [sys.executable, "-m", "venv", "--without-pip", str(venv)]
+        subprocess.run(command, check=True)
+    (packages,) = venv.glob("lib/*/site-packages")
+    for old in packages.glob("vllm-*.dist-info"):
+        shutil.rmtree(old)
+    for name, version in (("torch", "2.13.0"), ("vllm", vllm)):
+        (packages / name).mkdir(exist_ok=True)
+        (packages / name / "__init__.py").write_text(f"__version__ = '{version}'\n")
+        info = packages / f"{name}-{version}.dist-info"
+        info.mkdir(exist_ok=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    text = f"__version__ = '2.13.0+made-up'\ncuda = {cuda!r}\n"
+    (packages / "torch/version.py").write_text(text)
+    (packages / "torch/__init__.py").write_text(
+        "from torch import version\n__version__ = '2.13.0'\n"
+    )
+    return venv
 
 
 def make_tiny(folder: Path) -> Tiny:

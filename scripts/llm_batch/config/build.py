@@ -13,6 +13,7 @@ from scripts.llm_batch.config.records import (
     Adapter,
     Config,
     Engine,
+    Environment,
     Metric,
     Model,
     Prompts,
@@ -44,6 +45,10 @@ def build_config(config: Mapping[str, Any]) -> Config:
         adapters={
             name: _adapter(name, entry) for name, entry in config.get("adapters", {}).items()
         },
+        environments={
+            name: _environment(name, entry)
+            for name, entry in config.get("environments", {}).items()
+        },
         engines={name: _engine(name, entry) for name, entry in config["engines"].items()},
         prompts={name: _prompts(name, entry) for name, entry in config["prompts"].items()},
         samplings={name: _sampling(name, entry) for name, entry in config["samplings"].items()},
@@ -74,6 +79,11 @@ def _model(name: str, entry: Mapping[str, Any]) -> Model:
 def _adapter(name: str, entry: Mapping[str, Any]) -> Adapter:
     path = local_path(entry["path"]) if "path" in entry else None
     return Adapter(name, path, entry.get("repo"), entry.get("revision"))
+
+
+def _environment(name: str, entry: Mapping[str, Any]) -> Environment:
+    python, file = (local_path(entry[key]) if key in entry else None for key in ("python", "file"))
+    return Environment(name, python, file, bool(entry.get("conda", True)))
 
 
 def _engine(name: str, entry: Mapping[str, Any]) -> Engine:

@@ -8,7 +8,12 @@ from typing import Any
 
 from scripts.llm_batch.adapters import NO_ADAPTER, SETTINGS
 from scripts.llm_batch.config.build import expand_runs, local_path
-from scripts.llm_batch.config.engines import engine_problems, strict_problems
+from scripts.llm_batch.config.engines import (
+    engine_problems,
+    environment_files,
+    environment_problems,
+    strict_problems,
+)
 from scripts.llm_batch.config.errors import (
     CONFIG_FILE,
     ConfigPath,
@@ -42,10 +47,13 @@ def cross_problems(config: Mapping[str, Any]) -> Iterator[Problem]:
         yield from _model_problems(("models", name), entry)
     for name, entry in config.get("adapters", {}).items():
         yield from _adapter_problems(("adapters", name), entry)
+    environments = config.get("environments", {})
+    for name, entry in environments.items():
+        yield from environment_problems(("environments", name), entry)
     for name, entry in config["engines"].items():
         yield from _reference(("engines", name, "model"), entry["model"], "models", config)
         if entry.get("backend", "vllm") != "dummy":
-            yield from engine_problems(("engines", name), entry)
+            yield from engine_problems(("engines", name), entry, environments)
     for name, entry in config["prompts"].items():
         yield from _prompts_problems(("prompts", name), entry)
     for name, entry in config["samplings"].items():
@@ -171,6 +179,9 @@ def _files(config: Mapping[str, Any]) -> Iterator[Problem]:
         entry = config["models"].get(name, {})
         if "path" in entry:
             yield from _model_folder(("models", name, "path"), Path(local_path(entry["path"])))
+    for name in dict.fromkeys(engine.get("environment", "") for engine in real):
+        entry = config.get("environments", {}).get(name, {})
+        yield from environment_files(("environments", name), entry)
     adapted = [run for run in runs if config["engines"][run.engine] in real]
     for adapter in dict.fromkeys(run.adapter for run in adapted if run.adapter):
         entry = config["adapters"][adapter]

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from scripts.llm_batch.config.build import names_of
 from scripts.llm_batch.config.errors import ConfigPath, Problem
 from scripts.llm_batch.config.schema import SCHEMA_PATH, known_reference
 from scripts.llm_batch.doctor.choose import AUTO
-from scripts.llm_batch.environments.identity import environment_names
+from scripts.llm_batch.environments.identity import environment_names, load_spec, lock_path
+from scripts.llm_batch.errors import ConfigError
 
 ENVS = SCHEMA_PATH.parents[2] / "envs"
-CPU = "cpu"
 
 
-def engine_problems(path: ConfigPath, entry: Mapping[str, Any]) -> Iterator[Problem]:
-    """Yield what is wrong with an engine that is more than a dummy."""
-    names = environment_names(ENVS)
+def engine_problems(
+    path: ConfigPath, entry: Mapping[str, Any], environments: Mapping[str, Any]
+) -> Iterator[Problem]:
+    """Yield what is wrong with an engine that is more than a dummy.
+
+    `environments` is the config's section of that name.
+    """
+    names = sorted({*environment_names(ENVS), *environments})
     if "environment" not in entry:
         text = f"the key 'environment' is missing; add it: auto, or one of {', '.join(names)}"
         yield Problem(path, text)
@@ -26,8 +32,49 @@ def engine_problems(path: ConfigPath, entry: Mapping[str, Any]) -> Iterator[Prob
     problem = known_reference((*path, "environment"), entry["environment"], "envs/", known)
     if problem:
         yield problem
-    if entry["environment"] == CPU:
+    if known_device(entry["environment"], environments) == "cpu":
         yield from _cpu_problems(path, entry.get("args", {}), entry.get("tuning", {}))
+
+
+def environment_problems(path: ConfigPath, entry: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield what is wrong with an entry of environments."""
+    if "python" in entry and len(entry) > 1:
+        other = next(key for key in entry if key != "python")
+        text = f"without effect beside 'python'; remove one of them, '{other}' or 'python'"
+        yield Problem((*path, other), text)
+    if not entry.keys() & {"python", "file"}:
+        problem = known_reference(path, str(path[-1]), "envs/", environment_names(ENVS))
+        if problem:
+            text = f"{problem.text}; for one of your own add 'python' or 'file'"
+            yield Problem(path, text)
+
+
+def environment_files(path: ConfigPath, entry: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield what is wrong with the files that an entry of environments names."""
+    if "file" not in entry:
+        return
+    file = Path(entry["file"]).expanduser()
+    for needed in (file, lock_path(file.stem, file.parent)):
+        if not needed.is_file():
+            text = f"no such file: '{needed}'; a description and its lock lie side by side"
+            yield Problem((*path, "file"), text)
+            return
+    try:
+        load_spec(file.stem, file.parent)
+    except ConfigError as error:
+        yield Problem((*path, "file"), str(error))
+
+
+def known_device(name: str | None, environments: Mapping[str, Any]) -> str | None:
+    """Return `cpu` or `cuda`; None for an interpreter, which is asked when the plan is made."""
+    if name is None or "python" in environments.get(name, {}):
+        return None
+    entry = environments.get(name, {})
+    file = Path(entry["file"]).expanduser() if "file" in entry else ENVS / f"{name}.yaml"
+    try:
+        return load_spec(file.stem, file.parent).device
+    except ConfigError:
+        return None
 
 
 def _cpu_problems(
@@ -48,6 +95,7 @@ def _cpu_problems(
 
 def strict_problems(config: Mapping[str, Any]) -> Iterator[Problem]:
     """Yield runs whose answers cannot be kept the same: on a CPU only float32 can."""
+    environments = config.get("environments", {})
     for position, run in enumerate(config["runs"]):
         if run.get("determinism") != "strict":
             continue
@@ -55,7 +103,8 @@ def strict_problems(config: Mapping[str, Any]) -> Iterator[Problem]:
             engine = config["engines"][name]
             dtype = engine.get("args", {}).get("dtype", "auto")
             real = engine.get("backend", "vllm") != "dummy"
-            if real and engine.get("environment") == CPU and dtype not in ("float32", "float"):
+            device = known_device(engine.get("environment"), environments) if real else None
+            if device == "cpu" and dtype not in ("float32", "float"):
                 text = (
                     f"strict on a CPU needs float32, and engine '{name}' has {dtype}: other "
                     f"formats differ from CPU to CPU; set engines.{name}.args.dtype, or write fast"

@@ -41,6 +41,19 @@ class Adapter:
 
 
 @dataclass(frozen=True)
+class Environment:
+    """An interpreter that is there (`python`), or a description beside its locks (`file`).
+
+    With neither it is that of the same name in envs/; `conda`: whether it has its conda layer.
+    """
+
+    name: str
+    python: str | None
+    file: str | None
+    conda: bool
+
+
+@dataclass(frozen=True)
 class Engine:
     """`args` (identity) hold no value that is vLLM's default; `tuning` is placement."""
 
@@ -125,6 +138,7 @@ class Config:
     experiment: str
     models: Mapping[str, Model]
     adapters: Mapping[str, Adapter]
+    environments: Mapping[str, Environment]
     engines: Mapping[str, Engine]
     prompts: Mapping[str, Prompts]
     samplings: Mapping[str, Sampling]

@@ -12,9 +12,11 @@ import logging
 import os
 import platform
 import shutil
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from filelock import FileLock, Timeout
 
 from scripts.llm_batch.addresses import read_json, write_identity, write_json_atomic, write_manifest
 from scripts.llm_batch.environments.checks import (
+    MACHINES,
     Installed,
     check_machine,
     find_python,
@@ -35,6 +38,7 @@ from scripts.llm_batch.environments.identity import (
     load_spec,
     lock_path,
     locked_packages,
+    pin_path,
     requirement_blocks,
 )
 from scripts.llm_batch.environments.pip_settings import find_links_arguments, uv_arguments
@@ -51,7 +55,8 @@ def build_environment(identity: Mapping[str, Any], envs_dir: Path, folder: Path)
     manifest, and nothing is left beside it but an empty lock file.
     """
     name = str(identity["name"])
-    if environment_identity(name, envs_dir) != dict(identity):
+    conda = pin_path(name, envs_dir).name in identity["lock_sha256"]
+    if environment_identity(name, envs_dir, conda) != dict(identity):
         raise WorkflowError(
             f"{lock_path(name, envs_dir)}: changed since the workflow was planned; run it again"
         )
@@ -63,6 +68,11 @@ def build_environment(identity: Mapping[str, Any], envs_dir: Path, folder: Path)
         remove_leftovers(folder)
         spec = load_spec(name, envs_dir)
         check_machine(spec, folder.parent)
+        if conda:
+            raise WorkflowError(
+                f"{pin_path(name, envs_dir)}: conda layers cannot be built yet; set conda: false "
+                f"for {name} in the section environments of the config"
+            )
         with staging(folder) as staged:
             fill(staged, spec, lock_path(name, envs_dir), identity)
             put_in_place(staged, folder)
@@ -146,14 +156,14 @@ def fill(staged: Path, spec: EnvironmentSpec, lock: Path, identity: Mapping[str,
     create(staged, spec)
     install(staged / "bin/python", spec, lock, scratch)
     installed_at = time.monotonic()
-    installed = probe(staged / "bin/python", spec, scratch)
+    installed = probe(staged / "bin/python", spec.name, list(spec.imports), scratch)
     verify(spec, locked, installed)
     seconds = {
         "install": round(installed_at - started, 1),
         "check": round(time.monotonic() - installed_at, 1),
     }
     write_identity(staged, "environments", identity)
-    record = environment_record(spec, installed, seconds, size_on_disk(staged))
+    record = environment_record(spec.name, installed, seconds, size_on_disk(staged))
     write_json_atomic(staged / "environment.json", record)
     files = [staged / "identity.json", staged / "environment.json", staged / "pyvenv.cfg"]
     write_manifest(staged, files, {"packages": len(locked), "seconds": seconds})
@@ -184,8 +194,25 @@ def install(python: Path, spec: EnvironmentSpec, lock: Path, scratch: Path) -> N
     file = scratch / "requirements.txt"
     file.write_text("\n".join(rest) + "\n", encoding="utf-8")
     if rest:
-        arguments = uv_arguments(user_settings(), os.environ)
-        run_uv(_pip_install(python, file, arguments), f"environment {spec.name}")
+        install_from_usual_places(python, spec, file)
+
+
+def install_from_usual_places(python: Path, spec: EnvironmentSpec, file: Path) -> None:
+    """Install from where the user's pip looks; if that fails, once more without extra indexes.
+
+    An extra index that mirrors a few wheels of a package hides the others of the same version: uv
+    then downloads one that the lock does not name.
+    """
+    settings = user_settings()
+    narrow = replace(settings, extra_index_urls=())
+    doing = f"environment {spec.name}"
+    try:
+        run_uv(_pip_install(python, spec, file, uv_arguments(settings, os.environ)), doing)
+    except UvError as error:
+        if narrow == settings:
+            raise
+        logging.info("%s; once more without the extra indexes", error)
+        run_uv(_pip_install(python, spec, file, uv_arguments(narrow, os.environ)), doing)
 
 
 def install_from_index(python: Path, spec: EnvironmentSpec, file: Path, url: str) -> None:
@@ -210,7 +237,7 @@ def install_from_index(python: Path, spec: EnvironmentSpec, file: Path, url: str
     failures = []
     for place, arguments in attempts.items():
         try:
-            run_uv(_pip_install(python, file, arguments), place)
+            run_uv(_pip_install(python, spec, file, arguments), place)
             return
         except UvError as error:
             failures.append(str(error))
@@ -221,8 +248,12 @@ def install_from_index(python: Path, spec: EnvironmentSpec, file: Path, url: str
     )
 
 
-def _pip_install(python: Path, file: Path, arguments: list[str]) -> list[str]:
+def _pip_install(
+    python: Path, spec: EnvironmentSpec, file: Path, arguments: list[str]
+) -> list[str]:
     options = ["--require-hashes", "--no-deps", "--only-binary", ":all:", "--no-progress"]
+    # A newer machine would take newer wheels, which are not those of the lock.
+    options += ["--python-platform", spec.wheel_platform]
     place = ["--python", str(python.absolute()), "--requirements", str(file)]
     return ["pip", "install", *options, *arguments, *place]
 
@@ -235,12 +266,12 @@ def size_on_disk(folder: Path) -> int:
 
 
 def environment_record(
-    spec: EnvironmentSpec, installed: Installed, seconds: Mapping[str, float], size: int
+    name: str, installed: Installed, seconds: Mapping[str, float], size: int
 ) -> dict[str, Any]:
     """Return what environment.json says: every package, the main versions, how it was made."""
     return {
-        "environment": spec.name,
-        "platform": spec.platform,
+        "environment": name,
+        "platform": MACHINES.get((sys.platform, platform.machine())),
         "python": {
             "version": installed.python,
             "implementation": installed.implementation,

@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,15 @@ MACHINES = {("linux", "x86_64"): "linux-64"}
 # Run by the new interpreter: what is installed, and whether the modules can be imported.
 _PROBE = """
 import importlib, importlib.metadata, json, platform, sys
+# Before anything is imported: setuptools then shows what it carries inside as installed.
+packages, owners, clashes = [], {}, set()
+for found in importlib.metadata.distributions():
+    name = found.metadata["Name"]
+    packages.append([name, found.version])
+    for file in (found.files or []) if name.lower().startswith("nvidia") else []:
+        kept = owners.setdefault(str(file), (name, file.hash and file.hash.value))
+        if kept[0] != name and file.hash and kept[1] != file.hash.value:
+            clashes.add((kept[0], name))
 modules = {}
 for name in sys.argv[2:]:
     try:
@@ -33,7 +42,8 @@ found = {
     "python": platform.python_version(),
     "implementation": platform.python_implementation(),
     "base": sys.base_prefix,
-    "packages": [[d.metadata["Name"], d.version] for d in importlib.metadata.distributions()],
+    "packages": packages,
+    "clashes": sorted(clashes),
     "modules": modules,
     "cuda": getattr(getattr(sys.modules.get("torch"), "version", None), "cuda", None),
 }
@@ -44,7 +54,11 @@ with open(sys.argv[1], "w") as stream:
 
 @dataclass(frozen=True)
 class Installed:
-    """What the new interpreter says about itself; `cuda` is the CUDA version of torch, if any."""
+    """What the new interpreter says about itself.
+
+    `cuda` is the CUDA version of torch, if any; `clashes` are pairs of NVIDIA's packages that hold
+    different files of the same name, so that one has overwritten the other.
+    """
 
     python: str
     implementation: str
@@ -52,6 +66,7 @@ class Installed:
     packages: Mapping[str, str]
     versions: Mapping[str, str]
     cuda: str | None
+    clashes: tuple[tuple[str, str], ...]
 
 
 def check_machine(spec: EnvironmentSpec, parent: Path) -> None:
@@ -137,11 +152,14 @@ def _starts(python: Path, version: str) -> bool:
     return result.returncode == 0 and result.stdout.strip() == version
 
 
-def probe(python: Path, spec: EnvironmentSpec, scratch: Path) -> Installed:
-    """Ask the new interpreter what it has, importing the modules of `spec.imports`.
+def probe(
+    python: Path, name: str, imports: Sequence[str], scratch: Path, isolated: bool = True
+) -> Installed:
+    """Ask the interpreter of environment `name` what it has, importing the modules `imports`.
 
     `scratch` is a folder for what modules write when they are imported. Raises `WorkflowError`
-    if the interpreter dies or a module cannot be imported.
+    if the interpreter dies or a module cannot be imported. `isolated`: nothing that variables of
+    the process name can be imported; a script that starts an interpreter may set such variables.
     """
     answer = scratch / "probe.json"
     private = {
@@ -150,28 +168,30 @@ def probe(python: Path, spec: EnvironmentSpec, scratch: Path) -> Installed:
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
     }
-    command = [str(python), "-I", "-c", _PROBE, str(answer), *spec.imports]
-    code, _ = run_logged(command, clean_environment(os.environ, private))
+    options = ["-I"] if isolated else []
+    command = [str(python.absolute()), *options, "-c", _PROBE, str(answer.absolute()), *imports]
+    code, _ = run_logged(command, clean_environment(os.environ, private), scratch)
     if not answer.exists():
         raise WorkflowError(
-            f"environment {spec.name}: importing {', '.join(spec.imports) or 'nothing'} "
+            f"environment {name}: importing {', '.join(imports) or 'nothing'} "
             f"{_death(code)}; the log above has what was printed"
         )
     found = json.loads(answer.read_text(encoding="utf-8"))
-    for name, module in found["modules"].items():
+    for imported, module in found["modules"].items():
         if "error" in module:
             detail = " ".join(module["error"].split())
             raise WorkflowError(
-                f"environment {spec.name}: all packages are installed, but `import {name}` fails "
+                f"environment {name}: all packages are installed, but `import {imported}` fails "
                 f"({detail}); a system library may be missing, the log above has more"
             )
     return Installed(
         python=found["python"],
         implementation=found["implementation"],
         base=found["base"],
-        packages={canonical_name(name): version for name, version in found["packages"]},
-        versions={name: module["version"] for name, module in found["modules"].items()},
+        packages={canonical_name(package): version for package, version in found["packages"]},
+        versions={imported: module["version"] for imported, module in found["modules"].items()},
         cuda=found["cuda"],
+        clashes=tuple((one, other) for one, other in found["clashes"]),
     )
 
 
@@ -196,6 +216,14 @@ def verify(spec: EnvironmentSpec, locked: Mapping[str, str], installed: Installe
         f"module {name} says {installed.versions[name]}, expected is {version}"
         for name, version in spec.imports.items()
         if installed.versions[name] != version
+    ]
+    if "torch" in installed.versions and installed.cuda != spec.cuda:
+        problems.append(
+            f"torch is built for CUDA {installed.cuda or 'none'}, expected is {spec.cuda or 'none'}"
+        )
+    problems += [
+        f"{one} and {other} overwrite each other's files: they are for different CUDA versions"
+        for one, other in installed.clashes
     ]
     if not installed.python.startswith(spec.python + "."):
         problems.append(f"Python is {installed.python}, expected is {spec.python}")

@@ -24,24 +24,41 @@ _PIN = re.compile(r"^(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[^\s;\\]+
 _HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}\b")
 
 
+OLDEST_GLIBC = "2.28"
+"""Wheels are chosen for it where a description names none."""
+
+
 @dataclass(frozen=True)
 class EnvironmentSpec:
     """One `envs/<name>.yaml`.
 
     `indexes` maps the address of a package index to the packages it is asked for, `imports` a
     module to the `__version__` it must have, `programs` a program to the system package it is in.
-    `glibc` is the oldest C library, `megabytes` the free disk space that building needs.
+    `glibc` is the oldest C library, `manylinux` the one that wheels are chosen for, `megabytes` the
+    free disk space that building needs, `cuda` the version that torch is built for, None on a CPU.
     """
 
     name: str
     python: str
     platform: str
     glibc: str | None
+    manylinux: str
+    cuda: str | None
     indexes: Mapping[str, tuple[str, ...]]
     imports: Mapping[str, str]
     programs: Mapping[str, str]
     megabytes: int
     vllm: Mapping[str, str]
+
+    @property
+    def device(self) -> str:
+        """`cuda`, or `cpu` for a torch without CUDA."""
+        return "cpu" if self.cuda is None else "cuda"
+
+    @property
+    def wheel_platform(self) -> str:
+        """What uv calls the platform that wheels are chosen for, on whatever machine."""
+        return f"x86_64-manylinux_{self.manylinux.replace('.', '_')}"
 
 
 def environment_names(envs_dir: Path) -> list[str]:
@@ -58,17 +75,24 @@ def lock_path(name: str, envs_dir: Path) -> Path:
     return envs_dir / f"{name}.requirements.txt"
 
 
-def environment_identity(name: str, envs_dir: Path) -> dict[str, Any]:
+def pin_path(name: str, envs_dir: Path) -> Path:
+    """Return the conda layer's lock: Python, compiler and nvcc. Not every environment has one."""
+    return envs_dir / f"{name}.linux-64.pin.txt"
+
+
+def environment_identity(name: str, envs_dir: Path, conda: bool = True) -> dict[str, Any]:
     """Return what decides the bytes of an environment: its locks, its Python and its platform.
 
-    Raises `ConfigError` if there is no such environment.
+    Without `conda` its conda layer is left out, and it runs on a Python that is there. Raises
+    `ConfigError` if there is no such environment.
     """
     spec = load_spec(name, envs_dir)
-    lock = lock_path(name, envs_dir)
-    digest = hashlib.sha256(lock.read_bytes()).hexdigest()
+    locks = [lock_path(name, envs_dir)]
+    if conda and pin_path(name, envs_dir).is_file():
+        locks.append(pin_path(name, envs_dir))
     return {
         "name": name,
-        "lock_sha256": {lock.name: digest},
+        "lock_sha256": {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in locks},
         "python": spec.python,
         "platform": spec.platform,
     }
@@ -91,6 +115,8 @@ def load_spec(name: str, envs_dir: Path) -> EnvironmentSpec:
             python=str(raw["python"]),
             platform=str(raw["platform"]),
             glibc=str(raw["glibc"]) if raw.get("glibc") else None,
+            manylinux=str(raw.get("manylinux") or raw.get("glibc") or OLDEST_GLIBC),
+            cuda=_cuda(raw.get("torch") or {}),
             indexes={url: tuple(some) for url, some in (raw.get("indexes") or {}).items()},
             imports={str(k): str(v) for k, v in (raw.get("imports") or {}).items()},
             programs={str(k): str(v) for k, v in (raw.get("programs") or {}).items()},
@@ -102,6 +128,11 @@ def load_spec(name: str, envs_dir: Path) -> EnvironmentSpec:
         raise ConfigError(
             f"{path}: not a description of an environment ({detail}); compare it with envs/cpu.yaml"
         ) from None
+
+
+def _cuda(torch: Mapping[str, Any]) -> str | None:
+    version = torch.get("cuda")
+    return None if version is None else str(version)
 
 
 def canonical_name(name: str) -> str:
