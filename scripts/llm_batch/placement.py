@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.llm_batch.addresses import address, canonical_json, read_json
+from scripts.llm_batch.config.errors import display_path
 from scripts.llm_batch.config.records import Config
 from scripts.llm_batch.errors import ConfigError, WorkflowError
 from scripts.llm_batch.plan import BatchPlan, EnginePlan, FetchPlan, Plan, Stage
@@ -179,7 +180,7 @@ def refuse_unpinned(plan: Plan, configfiles: Sequence[str]) -> None:
 def unpinned_message(plan: Plan, configfiles: Sequence[str]) -> str:
     """Return in one line what has no commit yet, and the command that writes it."""
     names = ", ".join(dict.fromkeys(plan.unpinned))
-    config = configfiles[-1] if configfiles else "CONFIG"
+    config = display_path(Path(configfiles[-1])) if configfiles else "CONFIG"
     return (
         f"{names}: without a revision, so this can be planned but not run; "
         f"`python -m scripts.pin {config}` writes the newest commit"
