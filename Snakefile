@@ -95,6 +95,7 @@ rule replicate:
 
 onstart:
     refuse_unpinned()
+    refuse_impossible_gpus()
     refuse_auto_elsewhere()
 
 

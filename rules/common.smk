@@ -24,6 +24,7 @@ from scripts.llm_batch.config.load import load_config
 from scripts.llm_batch.doctor import auto
 from scripts.llm_batch.environments import external
 from scripts.llm_batch.evaluation import metric_files
+from scripts.llm_batch.gpus import capacity
 
 placement.make_programs_callable(Path(ROOT))
 
@@ -33,7 +34,10 @@ try:
     MEMO = digests.DigestMemo(Path("results/.digests.json"))
     CONFIG = load_config(config, [Path(path) for path in workflow.configfiles])
     EXTERNALS = external.ExternalRecords(Path("results/.externals.json"))
-    PLAN = plan.make_plan(CONFIG, Path(ROOT) / "envs", MEMO, EXTERNALS)
+    GPUS = capacity.limit_gpus(workflow)
+    PLAN = plan.make_plan(
+        CONFIG, Path(ROOT) / "envs", MEMO, externals=EXTERNALS, gpus=GPUS
+    )
     MEMO.save()
 except errors.WorkflowError as error:
     raise WorkflowError(str(error)) from None
@@ -51,6 +55,19 @@ def refuse_unpinned():
     """What has no commit yet can be planned, so that a new config can be looked at, but not run."""
     try:
         placement.refuse_unpinned(PLAN, workflow.configfiles)
+    except errors.WorkflowError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def refuse_impossible_gpus():
+    """A job that can never have its GPUs would wait for ever, or fail after hours of others."""
+    jobs = [
+        capacity.wanted_of(job, RESULTS.engine(asking_batch(job.wildcards)))
+        for job in workflow.dag.needrun_jobs()
+        if job.rule.name in ("generate", "replicate_run")
+    ]
+    try:
+        capacity.refuse_impossible(jobs, workflow.local_exec)
     except errors.WorkflowError as error:
         raise WorkflowError(str(error)) from None
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +23,7 @@ from scripts.llm_batch.config.records import Config
 from scripts.llm_batch.digests import DigestMemo
 from scripts.llm_batch.errors import ConfigError, run_cli
 from scripts.llm_batch.forecast import EngineForecast, RunForecast, forecast
+from scripts.llm_batch.gpus.present import visible_count
 from scripts.llm_batch.plan import Plan, make_plan
 from scripts.show_experiment import aligned
 
@@ -46,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print the forecast; 0 on success."""
     arguments = build_parser().parse_args(argv)
     config = read_config(arguments.configfile, arguments.config)
-    plan = make_plan(config, ROOT / "envs", DigestMemo(arguments.results / ".digests.json"))
+    memo = DigestMemo(arguments.results / ".digests.json")
+    plan = make_plan(config, ROOT / "envs", memo, gpus=max(1, visible_count(os.environ)))
     found = list(forecast(plan, arguments.results))
     engines = [engine for engine, _ in found]
     by_folder = {run.folder: run for _, runs in found for run in runs}

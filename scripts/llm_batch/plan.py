@@ -28,6 +28,7 @@ from scripts.llm_batch.environments.external import ExternalRecords
 from scripts.llm_batch.environments.sources import Source, find_source
 from scripts.llm_batch.errors import ConfigError, WorkflowError
 from scripts.llm_batch.evaluation.metric_files import with_digests
+from scripts.llm_batch.gpus.capacity import AUTO, replicas
 from scripts.llm_batch.gpus.sizes import parallel_size
 from scripts.llm_batch.hub.selection import refuse_pickled
 from scripts.llm_batch.models import local_model_identity
@@ -123,11 +124,16 @@ def make_stage(stage: str, name: str, identity: Mapping[str, Any]) -> Stage:
 
 
 def make_plan(
-    config: Config, envs: Path, memo: DigestMemo, externals: ExternalRecords | None = None
+    config: Config,
+    envs: Path,
+    memo: DigestMemo,
+    externals: ExternalRecords | None = None,
+    gpus: int = 1,
 ) -> Plan:
     """Return the plan of `config`; raise `WorkflowError` for files that are not there.
 
-    `envs` is the folder of the lock files, `externals` remembers what interpreters have.
+    `envs` is the folder of the lock files, `externals` remembers what interpreters have, `gpus` is
+    what `shards: auto` shares out.
     """
     config = with_digests(config, memo)
     sources = _find_sources(config, envs, externals or ExternalRecords())
@@ -145,7 +151,7 @@ def make_plan(
     _refuse_twins([stage for runs in runs_by_engine.values() for _, stage in runs])
     batches: dict[str, BatchPlan] = {}
     for key, runs in runs_by_engine.items():
-        batch = _plan_batch(engines[key], runs, config, adapter_stages)
+        batch = _plan_batch(engines[key], runs, config, adapter_stages, gpus)
         batches[batch.stage.folder] = batch
     planned = {run.stage.name: run for batch in batches.values() for run in batch.runs}
     ordered = {planned[run.name].stage.folder: planned[run.name] for run in config.runs}
@@ -348,8 +354,10 @@ def _plan_batch(
     runs: Sequence[tuple[Run, Stage]],
     config: Config,
     adapters: Mapping[str, Stage],
+    gpus: int,
 ) -> BatchPlan:
-    shards = int(engine.tuning.get("shards", 1))
+    asked = engine.tuning.get("shards", 1)
+    shards = replicas(engine.gpus, gpus) if asked == AUTO else int(asked)
     identity = {
         "engine": engine.stage.identity,
         "runs": sorted(stage.address for _, stage in runs),

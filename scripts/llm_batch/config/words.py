@@ -88,6 +88,8 @@ def _choice(value: Any) -> str:
 def _expected_type(kind: str, schema: Mapping[str, Any]) -> str:
     if kind in ("integer", "number"):
         return ("a whole number" if kind == "integer" else "a number") + _bounds(schema)
+    if kind == "string" and schema.get("pattern") == AUTO_PATTERN:
+        return "auto"
     if kind == "string":
         text = "text" if "minLength" not in schema else "text that is not empty"
         pattern = schema.get("pattern")
@@ -102,6 +104,9 @@ def _expected_type(kind: str, schema: Mapping[str, Any]) -> str:
         return "a mapping with at least one entry"
     return _TYPE_WORDS[kind]
 
+
+AUTO_PATTERN = "^auto$"
+"""A number that can also be left to us."""
 
 PATTERN_WORDS: Mapping[str, str] = {
     "^[A-Za-z0-9][A-Za-z0-9_+-]*$": "letters, digits, '_', '+' and '-'",
@@ -130,6 +135,8 @@ def type_cure(schema: Mapping[str, Any], found: Any, path: ConfigPath) -> str | 
         return f"fill it in, or remove the key to get {default}" if default != {} else "fill it in"
     if isinstance(found, str):
         return _text_cure(listed, found, schema, path)
+    if schema.get("pattern") == AUTO_PATTERN:
+        return "remove the quotes" if isinstance(found, str) and found.isdigit() else None
     if isinstance(found, bool) and "string" in listed:
         return "YAML reads yes, no, on and off as true and false; put it in quotes"
     if isinstance(found, (int, float)) and "string" in listed:

@@ -15,16 +15,13 @@ from typing import NamedTuple
 
 from scripts.llm_batch.errors import WorkflowError
 from scripts.llm_batch.generate.settings import EngineSpec
-from scripts.llm_batch.gpus.devices import VISIBLE, Device, visible_devices, visible_names
+from scripts.llm_batch.gpus.devices import VISIBLE, Device, visible_devices
 from scripts.llm_batch.gpus.leases import Leases
 from scripts.llm_batch.gpus.locks import lock_folder
+from scripts.llm_batch.gpus.present import UNNAMED, inventory, scheduled_names
 from scripts.llm_batch.gpus.sizes import parallel_size
 from scripts.llm_batch.gpus.telemetry import Source, nvml_source
 from scripts.llm_batch.machine.read import read_gpus
-from scripts.llm_batch.machine.records import Gpu, GpuInventory
-
-UNNAMED = "index-"
-"""Prefix of what stands for a UUID where the driver cannot be asked."""
 
 
 class Lease(NamedTuple):
@@ -94,29 +91,6 @@ def _lease(devices: Sequence[Device], waited_s: float) -> Lease:
 
 def _uuids(devices: Sequence[Device]) -> tuple[str, ...]:
     return tuple(device.uuid for device in devices if not device.uuid.startswith(UNNAMED))
-
-
-def inventory(environ: Mapping[str, str]) -> GpuInventory:
-    """Return the GPUs of this machine; those that are named only, where no driver answers."""
-    found = read_gpus(environ)
-    names = visible_names(environ.get(VISIBLE, ""))
-    if found.gpus or not names or not all(name.isdigit() for name in names):
-        return found
-    return GpuInventory(gpus=tuple(_unnamed(int(name)) for name in names))
-
-
-def _unnamed(index: int) -> Gpu:
-    return Gpu(index, f"{UNNAMED}{index}", "", "unknown GPU", "0.0", 0, 0)
-
-
-def scheduled_names(environ: Mapping[str, str]) -> list[str] | None:
-    """Return the GPUs that SLURM gave to this job, None where SLURM did not choose."""
-    if not environ.get("SLURM_JOB_ID"):
-        return None
-    for name in (VISIBLE, "SLURM_STEP_GPUS", "SLURM_JOB_GPUS"):
-        if value := environ.get(name):
-            return visible_names(value)
-    return None
 
 
 def scheduled_lease(names: Sequence[str], count: int, environ: Mapping[str, str]) -> Lease:
