@@ -145,7 +145,7 @@ def test_a_problem_below_the_winning_file_is_placed_in_the_file_that_has_it(proj
         ("experiment", 7, "--config: experiment: expected text"),
         ("smaplings", {}, "--config: smaplings: unknown key; did you mean 'samplings'?"),
         ("samplings", {"warm": {"n": 0}}, "--config: samplings.warm.n: expected a whole number"),
-        ("shards", 0, "--config: shards: expected a whole number from 1 to 10000, found 0"),
+        ("shards", 0, "--config: shards: expected a whole number from 1 to 10000 or auto, found 0"),
         ("model", 7, "--config: model: expected text that is not empty, found 7; put ./ before it"),
         ("model", "modls/tiny", "--config: model: no such folder: 'modls/tiny'; did you mean"),
         ("prompts", "data/row.jsonl", "--config: prompts: no such file: 'data/row.jsonl'; did you"),
