@@ -97,6 +97,7 @@ onstart:
     refuse_unpinned()
     refuse_impossible_gpus()
     refuse_auto_elsewhere()
+    refuse_impossible_engines()
 
 
 onsuccess:

@@ -21,7 +21,7 @@ if ROOT not in sys.path:
 from scripts.llm_batch import digests, errors, placement, plan, slurm
 from scripts.llm_batch.addresses import canonical_json
 from scripts.llm_batch.config.load import load_config
-from scripts.llm_batch.doctor import auto
+from scripts.llm_batch.doctor import auto, start
 from scripts.llm_batch.environments import external
 from scripts.llm_batch.evaluation import metric_files
 from scripts.llm_batch.gpus import capacity
@@ -29,6 +29,9 @@ from scripts.llm_batch.gpus import capacity
 placement.make_programs_callable(Path(ROOT))
 
 STAGE_FOLDER = r"[A-Za-z0-9][A-Za-z0-9._+-]*-[0-9a-f]{12}"
+
+# The rules that start engines.
+ASKING = ("generate", "replicate_run")
 
 try:
     MEMO = digests.DigestMemo(Path("results/.digests.json"))
@@ -64,7 +67,7 @@ def refuse_impossible_gpus():
     jobs = [
         capacity.wanted_of(job, RESULTS.engine(asking_batch(job.wildcards)))
         for job in workflow.dag.needrun_jobs()
-        if job.rule.name in ("generate", "replicate_run")
+        if job.rule.name in ASKING
     ]
     try:
         capacity.refuse_impossible(jobs, workflow.local_exec)
@@ -79,6 +82,19 @@ def refuse_auto_elsewhere():
             auto.refuse_elsewhere(CONFIG.auto, workflow.executor_plugin.name)
         except errors.WorkflowError as error:
             raise WorkflowError(str(error)) from None
+
+
+def refuse_impossible_engines():
+    """What cannot work is told before it starts, for the engines that have something to do."""
+    jobs = [job for job in workflow.dag.needrun_jobs() if job.rule.name in ASKING]
+    batches = {asking_batch(job.wildcards) for job in jobs}
+    engines = [RESULTS.engine(batch) for batch in sorted(batches)]
+    try:
+        start.refuse_plan(
+            engines, Path(ROOT) / "envs", Path("results"), workflow.local_exec
+        )
+    except errors.WorkflowError as error:
+        raise WorkflowError(str(error)) from None
 
 
 def environment_locks(wildcards):

@@ -4,8 +4,11 @@
     python -m scripts.doctor cu128 cu130 --json   # for scripts
     python -m scripts.doctor --record here.json   # keep this machine, to ask about it elsewhere
     python -m scripts.doctor --machine here.json  # ask about a machine that was kept
+    python -m scripts.doctor --configfile mine.yaml   # and about the engines of a config
+    python -m scripts.doctor --model /models/llama-8b # or of one model, with the config's settings
 
-Exit codes: 0 if the environments named (without names: what `auto` would take) run here, 1 if not.
+Exit codes: 0 if the environments named (without names: what `auto` would take) run here, and all
+engines of the config, if one is given, are possible; 1 if not.
 """
 
 from __future__ import annotations
@@ -20,13 +23,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from scripts.llm_batch.addresses import write_text_atomic
-from scripts.llm_batch.doctor.choose import Choice
+from scripts.llm_batch.doctor.choose import Choice, choose
+from scripts.llm_batch.doctor.engines import ExaminedEngine, Paths, examine_engines
 from scripts.llm_batch.doctor.examine import Examination, examine, to_record, visible
 from scripts.llm_batch.doctor.listing import listing
+from scripts.llm_batch.doctor.variants import load_variants
 from scripts.llm_batch.environments.identity import load_spec
 from scripts.llm_batch.errors import WorkflowError, run_cli
 from scripts.llm_batch.machine.read import load_machine, read_machine
 from scripts.llm_batch.machine.records import Gpu, Machine, to_json
+from scripts.llm_batch.plan import make_plan
+from scripts.plan import read_config
 
 ENVS = Path(__file__).parents[1] / "envs"
 
@@ -40,6 +47,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--machine", type=Path, help="a recorded machine in place of this one")
     parser.add_argument("--record", type=Path, help="write this machine to a JSON file")
+    parser.add_argument("--configfile", type=Path, nargs="+", default=[], help="as for snakemake")
+    parser.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE", help="likewise")
+    parser.add_argument("--model", help="a model folder; short for --config model=FOLDER")
     parser.add_argument(
         "--results", type=Path, default=Path("results"), help="where environments are, or will be"
     )
@@ -57,11 +67,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.record:
         record(whole, arguments.record)
     examination = examine(visible(whole, os.environ), ENVS, arguments.results)
+    engines = asked_engines(arguments, examination.machine)
     if arguments.json:
-        print(json.dumps(to_record(examination, []), indent=2))
+        print(json.dumps(to_record(examination, engines), indent=2))
     else:
-        print(listing(examination, max(80, shutil.get_terminal_size((110, 24)).columns)))
-    return 0 if passes(examination, arguments.environments) else 1
+        print(listing(examination, engines, max(80, shutil.get_terminal_size((110, 24)).columns)))
+    possible = all(not engine.findings for engine in engines)
+    return 0 if possible and passes(examination, arguments.environments) else 1
+
+
+def asked_engines(arguments: argparse.Namespace, machine: Machine) -> list[ExaminedEngine]:
+    """Return the engines of the config that the command line names, none without one."""
+    settings = [*arguments.config, *([f"model={arguments.model}"] if arguments.model else [])]
+    if not arguments.configfile and not settings:
+        return []
+    variants = load_variants(ENVS)
+    config = read_config(arguments.configfile, settings, lambda: choose(variants, machine))
+    plan = make_plan(config, ENVS, Paths())
+    return examine_engines(plan.engines.values(), ENVS, machine, arguments.results)
 
 
 def passes(examination: Examination, names: Sequence[str]) -> bool:

@@ -21,6 +21,7 @@ from typing import Any
 
 from scripts.llm_batch.adapters import check_fit, staged_adapter
 from scripts.llm_batch.addresses import read_json, utc_now, write_json_atomic
+from scripts.llm_batch.doctor.start import refuse_job
 from scripts.llm_batch.errors import WorkflowError, run_cli
 from scripts.llm_batch.generate.attempt import Interrupted, Shard, StopFlag
 from scripts.llm_batch.generate.company import own_places
@@ -35,6 +36,8 @@ from scripts.llm_batch.generate.settings import EngineSpec
 from scripts.llm_batch.generate.state import ShardFolder
 from scripts.llm_batch.generate.supervisor import Supervisor
 from scripts.llm_batch.retries import read_marks
+
+ENVS = Path(__file__).resolve().parents[1] / "envs"
 
 log = logging.getLogger(__name__)
 
@@ -143,6 +146,7 @@ def answer_open(
     try:
         if index.count() < len(shard.requests):
             size = engine_size(spec)
+            refuse_job(spec, ENVS, size)
             with (
                 lease(size, shard.name, os.environ, stop.check, progress.waiting) as gpus,
                 own_places(spec, shard.folder, os.environ) as places,

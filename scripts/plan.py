@@ -18,7 +18,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from scripts.llm_batch.config.load import load_config
+from scripts.llm_batch.config.automatic import Chooser
+from scripts.llm_batch.config.load import choose_auto, load_config
 from scripts.llm_batch.config.records import Config
 from scripts.llm_batch.digests import DigestMemo
 from scripts.llm_batch.errors import ConfigError, run_cli
@@ -61,8 +62,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def read_config(files: Sequence[Path], settings: Sequence[str]) -> Config:
-    """Return the checked config, merged as snakemake merges files and `--config` settings."""
+def read_config(
+    files: Sequence[Path], settings: Sequence[str], choose: Chooser = choose_auto
+) -> Config:
+    """Return the checked config, merged as snakemake merges files and `--config` settings.
+
+    `choose` says what `environment: auto` is.
+    """
     # Takes most of a second, so not for --help.
     from snakemake.cli import parse_config
     from snakemake.common.configfile import load_configfile
@@ -79,7 +85,7 @@ def read_config(files: Sequence[Path], settings: Sequence[str]) -> Config:
         raise ConfigError(f"{error.filename}: no such file; name one with --configfile") from None
     except (SnakemakeError, ValueError) as error:
         raise ConfigError(" ".join(str(error).split())) from None
-    return load_config(raw, sources)
+    return load_config(raw, sources, choose)
 
 
 def document(

@@ -14,6 +14,7 @@ from scripts.llm_batch.environments.identity import environment_identity
 from scripts.llm_batch.errors import WorkflowError
 from scripts.llm_batch.machine.read import SIMULATED_MACHINE, load_machine
 from scripts.llm_batch.plan import make_stage
+from tests.unit.config_cases import BASE, make_project
 from tests.unit.tiny_environments import ROOT
 
 ENVS = ROOT / "envs"
@@ -163,3 +164,39 @@ def test_a_simulated_machine_cannot_be_recorded(
     with pytest.raises(WorkflowError, match="not a machine to record"):
         doctor.main(["--record", str(tmp_path / "out.json")])
     assert not (tmp_path / "out.json").exists()
+
+
+def test_engines_of_a_config_are_judged_and_decide_the_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_project(tmp_path)
+    (tmp_path / "models/tiny/model.safetensors").write_bytes(b"weights that nobody reads")
+    shape = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 64}
+    (tmp_path / "models/tiny/config.json").write_text(json.dumps(shape), encoding="utf-8")
+    (tmp_path / "config.yaml").write_text(BASE, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    asked = ("--configfile", "config.yaml", "--machine", machine_path("h100-driver-535"))
+    code, text = run(capsys, *asked, "--config", "environment=auto")
+    assert code == 0
+    assert "cpu          cu129        1            possible" in text
+    spoilt = BASE.replace("dtype: float32", "tensor_parallel_size: 3")
+    (tmp_path / "config.yaml").write_text(spoilt, encoding="utf-8")
+    code, text = run(capsys, *asked, "--config", "environment=auto", "--json")
+    assert code == 1
+    (engine,) = json.loads(text)["engines"]
+    assert (engine["name"], engine["environment"], engine["gpus"]) == ("cpu", "cu129", 3)
+    assert [finding["rule"] for finding in engine["findings"]] == ["heads"]
+    assert not (tmp_path / "results").exists()
+
+
+def test_one_model_can_be_asked_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    words = ("--model", "config/quickstart/model", "--config", "environment=cu130", "--json")
+    code, text = run(capsys, *words, "--machine", machine_path("h100-driver-535"))
+    assert code == 1
+    (engine,) = json.loads(text)["engines"]
+    assert engine["findings"][0]["text"].startswith("environment cu130 does not run here: CUDA 13")
+    code, _ = run(capsys, *words, "--machine", machine_path("5090-driver-580"))
+    assert code == 0

@@ -28,13 +28,17 @@ from scripts.llm_batch.config.records import Config
 from scripts.llm_batch.config.schema import to_plain, validate
 from scripts.llm_batch.config.sweeps import expand_sweeps
 from scripts.llm_batch.doctor.auto import choose_here
+from scripts.llm_batch.doctor.choose import Choice
 from scripts.llm_batch.errors import ConfigError
 
 
+def choose_auto() -> Choice:
+    """Return what `environment: auto` is on this machine."""
+    return choose_here(ENVS)
+
+
 def load_config(
-    raw: Mapping[str, Any],
-    sources: Sequence[Path],
-    choose: Chooser = lambda: choose_here(ENVS),
+    raw: Mapping[str, Any], sources: Sequence[Path], choose: Chooser = choose_auto
 ) -> Config:
     """Return the checked config.
 

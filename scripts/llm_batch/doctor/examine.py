@@ -9,6 +9,7 @@ from typing import Any
 
 from scripts.llm_batch.addresses import address, read_json
 from scripts.llm_batch.doctor.choose import Choice, choose
+from scripts.llm_batch.doctor.engines import ExaminedEngine
 from scripts.llm_batch.doctor.variants import Variant, load_variants
 from scripts.llm_batch.doctor.verdicts import Verdict, judge
 from scripts.llm_batch.environments.identity import environment_identity
@@ -107,7 +108,7 @@ def notes(machine: Machine) -> Iterator[str]:
         yield "no token for the model hub: gated models need `hf auth login` or HF_TOKEN"
 
 
-def to_record(examination: Examination, engines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def to_record(examination: Examination, engines: Sequence[ExaminedEngine]) -> dict[str, Any]:
     """Return an examination as JSON values, for scripts."""
     auto = examination.auto
     return {
@@ -117,7 +118,10 @@ def to_record(examination: Examination, engines: Sequence[Mapping[str, Any]]) ->
         "auto": {"environment": auto.name, "reason": auto.reason}
         if isinstance(auto, Choice)
         else {"environment": None, "reason": auto},
-        "engines": list(engines),
+        "engines": [
+            {**engine._asdict(), "findings": [to_json(finding) for finding in engine.findings]}
+            for engine in engines
+        ],
     }
 
 

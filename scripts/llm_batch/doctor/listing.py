@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from scripts.llm_batch.doctor.choose import Choice
 from scripts.llm_batch.doctor.cuda import supported_cuda
+from scripts.llm_batch.doctor.engines import ExaminedEngine
 from scripts.llm_batch.doctor.examine import Examination, notes
 from scripts.llm_batch.machine.records import Gpu, Machine, Tool
 
@@ -14,10 +15,12 @@ LABEL = 13
 WORDS = {"runs": "runs", "limited": "limited", "no": "NO"}
 
 
-def listing(examination: Examination, width: int) -> str:
+def listing(examination: Examination, engines: Sequence[ExaminedEngine], width: int) -> str:
     """Return all findings, each line at most `width` characters wide where words allow."""
     lines = [*_machine(examination.machine), ""]
     lines += _environments(examination)
+    if engines:
+        lines += ["", *_engines(engines)]
     lines.append("")
     auto = examination.auto
     lines.append(str(auto) if isinstance(auto, Choice) else auto)
@@ -93,6 +96,15 @@ def _environments(examination: Examination) -> Iterator[str]:
                 verdict.reason,
             )
         )
+    yield from _table(rows)
+
+
+def _engines(engines: Sequence[ExaminedEngine]) -> Iterator[str]:
+    rows = [("engine", "environment", "GPUs", "verdict", "")]
+    for engine in engines:
+        verdict = "NO" if engine.findings else "possible"
+        reasons = "; ".join(map(str, engine.findings))
+        rows.append((engine.name, engine.environment, str(engine.gpus), verdict, reasons))
     yield from _table(rows)
 
 

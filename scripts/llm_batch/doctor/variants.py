@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from scripts.llm_batch.environments.identity import environment_names
+from scripts.llm_batch.environments.identity import environment_names, pin_path
 from scripts.llm_batch.errors import ConfigError
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -61,8 +61,11 @@ def age(variant: Variant) -> tuple[float, str]:
     return (-float(variant.cuda or 0), variant.name)
 
 
-def load_variant(name: str, envs_dir: Path) -> Variant:
-    """Return one environment; raise `ConfigError` if its description cannot be read."""
+def load_variant(name: str, envs_dir: Path, conda: bool = True) -> Variant:
+    """Return one environment, with or without its conda layer.
+
+    Raises `ConfigError` if its description cannot be read.
+    """
     path = envs_dir / f"{name}.yaml"
     try:
         raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
@@ -81,7 +84,7 @@ def load_variant(name: str, envs_dir: Path) -> Variant:
             measured=bool(raw.get("kernels_measured", False)),
             driver_minimum=_text(driver.get("minimum")),
             driver_full=_text(driver.get("full")),
-            brings=_compilers(raw, envs_dir / f"{name}.linux-64.pin.txt"),
+            brings=_compilers(raw, pin_path(name, envs_dir) if conda else None),
             programs=_section(raw, "programs"),
             megabytes=int(raw.get("megabytes") or 0),
         )
@@ -102,10 +105,10 @@ def _texts(values: Iterable[Any] | None) -> tuple[str, ...]:
     return tuple(str(value) for value in values or ())
 
 
-def _compilers(raw: Mapping[str, Any], pins: Path) -> frozenset[str]:
-    """Return which of gcc and nvcc the wheels or the conda layer bring."""
+def _compilers(raw: Mapping[str, Any], pins: Path | None) -> frozenset[str]:
+    """Return which of gcc and nvcc the wheels or the conda layer (`pins`) bring."""
     brings = {"nvcc"} if raw.get("nvcc") else set()
-    if pins.is_file():
+    if pins is not None and pins.is_file():
         text = pins.read_text(encoding="utf-8")
         names = {found["name"] for found in _CONDA.finditer(text)}
         brings |= {"gcc"} if "gcc_linux-64" in names else set()
