@@ -24,6 +24,8 @@ rule report:
         headline="results/reports/{report}/headline.csv",
         engines="results/reports/{report}/engines.csv",
         markdown="results/reports/{report}/report.md",
+        comparisons="results/reports/{report}/comparisons.json",
+        table="results/reports/{report}/comparisons.csv",
     log:
         "logs/report/{report}.log",
     conda:
@@ -44,9 +46,10 @@ rule report:
 
 
 rule check_experiment:
-    """Fail, after everything else is written, if a run has more errors than it may have."""
+    """Fail, after everything else is written, if a run has too many errors or a gate fails."""
     input:
         report=ancient("results/reports/{report}/manifest.json"),
+        comparisons=ancient("results/reports/{report}/comparisons.json"),
         runs=ancient(collect("results/runs/{folder}/facts.json", folder=PLAN.runs)),
     output:
         verdict="results/reports/{report}/verdict.json",
@@ -59,6 +62,7 @@ rule check_experiment:
     shell:
         "python -m scripts.check_experiment"
         " --identity {params.identity:q} --facts {input.runs:q}"
+        " --comparisons {input.comparisons:q}"
         " --output {output.verdict:q} > {log:q} 2>&1"
 
 

@@ -1,6 +1,7 @@
-"""Judge the errors of an experiment's runs, after everything else has been written.
+"""Judge an experiment, after everything else has been written: errors of runs, and gates.
 
-In: the facts of each run. Out: `verdict.json`, only if every run keeps its `max_error_rate`.
+In: the facts of each run, and the comparisons with the verdicts of the gates. Out: `verdict.json`,
+only if every run keeps its `max_error_rate` and every gate passes.
 """
 
 from __future__ import annotations
@@ -21,22 +22,27 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--identity", required=True, type=json.loads, help="JSON of the report's")
     parser.add_argument("--facts", required=True, type=Path, nargs="+", help="facts.json of runs")
+    parser.add_argument(
+        "--comparisons", required=True, type=Path, help="comparisons.json, with the gates' verdicts"
+    )
     parser.add_argument("--output", required=True, type=Path, help="verdict.json to write")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the verdict; 0 if every run keeps its limit."""
+    """Write the verdict; 0 if every run keeps its limit and every gate passes."""
     arguments = build_parser().parse_args(argv)
     limits = [entry["max_error_rate"] for entry in arguments.identity["evaluations"]]
     verdicts = [
         judge(read_json(path), limit, path.parent, arguments.output.with_name("report.html"))
         for path, limit in zip(arguments.facts, limits, strict=True)
     ]
+    gates = read_json(arguments.comparisons)["gates"]
     broken = [verdict["message"] for verdict in verdicts if verdict["message"]]
+    broken += [f"gate failed: {gate['message']}" for gate in gates if not gate["passed"]]
     if broken:
         raise WorkflowError("; ".join(broken))
-    write_json_atomic(arguments.output, {"runs": verdicts})
+    write_json_atomic(arguments.output, {"runs": verdicts, "gates": gates})
     return 0
 
 

@@ -17,7 +17,14 @@ from typing import Any
 from scripts.llm_batch.addresses import write_json_atomic
 from scripts.llm_batch.errors import run_cli
 
-REPORT_FILES = ("report.html", "report.md", "summary.csv", "headline.csv", "engines.csv")
+REPORT_FILES = (
+    "report.html",
+    "report.md",
+    "summary.csv",
+    "headline.csv",
+    "engines.csv",
+    "comparisons.csv",
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

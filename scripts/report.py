@@ -1,8 +1,9 @@
 """Compare the runs of an experiment in one self-contained page: rule report.
 
 In: the folders of runs and their evaluations. Out: report.html, summary.csv (all figures, tidy),
-headline.csv (one line a run), engines.csv (one line an engine start) and report.md, with
-identity.json and manifest.json beside them.
+headline.csv (one line a run), engines.csv (one line an engine start), report.md and
+comparisons.json (run against run, gates; as a table comparisons.csv), with identity.json and
+manifest.json beside them.
 """
 
 from __future__ import annotations

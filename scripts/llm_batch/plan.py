@@ -7,7 +7,7 @@ read but the config, the lock files and the digests of data and model files.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from scripts.llm_batch.adapters import local_adapter_identity
 from scripts.llm_batch.addresses import address
 from scripts.llm_batch.config.records import (
     Adapter,
+    Comparisons,
     Config,
     Engine,
     Model,
@@ -402,6 +403,16 @@ def report_options(report: ReportOptions) -> dict[str, Any]:
     return options
 
 
+def _comparison_identity(config: Config) -> dict[str, Any]:
+    """Return what is not as it is without saying so: a report without it keeps its address."""
+    identity: dict[str, Any] = {}
+    if config.comparisons != Comparisons():
+        identity["comparisons"] = asdict(config.comparisons)
+    if config.gates:
+        identity["gates"] = [dict(gate) for gate in config.gates]
+    return identity
+
+
 def _plan_report(config: Config, runs: Sequence[RunPlan]) -> Stage:
     identity = {
         "experiment": config.experiment,
@@ -415,5 +426,6 @@ def _plan_report(config: Config, runs: Sequence[RunPlan]) -> Stage:
             for run in runs
         ],
         "options": report_options(config.report),
+        **_comparison_identity(config),
     }
     return make_stage("reports", config.experiment, identity)

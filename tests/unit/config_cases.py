@@ -349,6 +349,41 @@ EDITS: list[tuple[str, str, str]] = [
     ("template include", TEMPLATE, "    template: \"{% include 'x' %}\"\n"),
     ("message syntax", CHAT, '      - {role: user, content: "{{ }}"}\n'),
     ("extract", METRIC, METRIC + "    extract: '(a'\n"),
+    # Gates.
+    (
+        "gate of no run",
+        "report:",
+        "gates: [{run: cpu.chat.wrm, metric: number, at_least: 0.5}]\nreport:",
+    ),
+    (
+        "gate of no metric",
+        "report:",
+        "gates: [{run: cpu.chat.warm, metric: nmber, at_least: 1}]\nreport:",
+    ),
+    (
+        "gate of a run without metrics",
+        "report:",
+        "gates:\n  - {run: cpu.plain.greedy, metric: number, at_least: 1}\nreport:",
+    ),
+    ("gate without a limit", "report:", "gates: [{run: cpu.chat.warm, metric: number}]\nreport:"),
+    (
+        "gate with two limits",
+        "report:",
+        "gates:\n  - {run: cpu.chat.warm, metric: number, at_least: 1, at_most: 2}\nreport:",
+    ),
+    (
+        "margin without a baseline",
+        "report:",
+        "gates:\n  - {run: cpu.chat.warm, metric: number, at_least: 1, margin: 0.1}\nreport:",
+    ),
+    (
+        "gate against itself",
+        "report:",
+        "gates:\n  - {run: cpu.chat.warm, metric: number, baseline: cpu.chat.warm}\nreport:",
+    ),
+    ("margin in percent", "report:", "gates: [{run: a, metric: b, margin: 1%}]\nreport:"),
+    ("baseline of no run", "report:", "comparisons: {baseline: warm}\nreport:"),
+    ("no correction", "report:", "comparisons: {correction: bonferroni}\nreport:"),
     ("code without leave", METRIC, "    type: code\n"),
     ("not a JSON Schema", METRIC, "    type: json_schema\n    schema: {type: objekt}\n"),
     ("no metric file", METRIC, "    type: python\n    path: data/mine.py\n"),

@@ -117,7 +117,11 @@ def reason(name: str, environment: str, variants: list[Variant]) -> str:
         ("centos7-a100-driver-515", "cu118", "its wheels need glibc 2.31, the system has glibc"),
         ("lost-evening-driver-525", "cu121", "nvcc 11.4 on PATH does not fit CUDA 12.1"),
         ("lost-evening-driver-525", "cu128", "nvcc 11.4 on PATH is not used"),
-        ("h100-driver-590", "cu128", "/home/user/llm-batch-inference/results has 6.0; free some space"),
+        (
+            "h100-driver-590",
+            "cu128",
+            "/home/user/llm-batch-inference/results has 6.0; free some space",
+        ),
         ("driver-not-loaded", "cu130", "try nvidia-smi"),
         ("alpine-old-cpu", "cpu", "run it in a container"),
     ],

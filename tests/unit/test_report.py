@@ -157,7 +157,8 @@ def test_the_same_results_give_the_same_bytes(made_up: MadeUp, tmp_path: Path) -
 
     assert main(arguments) == 0
 
-    for name in ("report.html", "summary.csv", "headline.csv", "engines.csv", "report.md"):
+    tables = ("summary.csv", "headline.csv", "engines.csv", "comparisons.csv")
+    for name in ("report.html", "report.md", "comparisons.json", *tables):
         written = copy / "reports" / made_up.report.name / name
         assert written.read_bytes() == (made_up.report / name).read_bytes()
 
@@ -165,8 +166,8 @@ def test_the_same_results_give_the_same_bytes(made_up: MadeUp, tmp_path: Path) -
 def test_the_manifest_lists_every_file_of_the_report(made_up: MadeUp) -> None:
     manifest = read_json(made_up.report / "manifest.json")
 
-    tables = {"summary.csv", "headline.csv", "engines.csv"}
-    assert set(manifest["files"]) == {"report.html", "report.md", *tables}
+    tables = {"summary.csv", "headline.csv", "engines.csv", "comparisons.csv"}
+    assert set(manifest["files"]) == {"report.html", "report.md", "comparisons.json", *tables}
     assert read_json(made_up.report / "identity.json")["identity"] == made_up.identity
 
 

@@ -11,6 +11,7 @@ from scripts.llm_batch.adapters import NO_ADAPTER
 from scripts.llm_batch.config.errors import ConfigPath
 from scripts.llm_batch.config.records import (
     Adapter,
+    Comparisons,
     Config,
     Engine,
     Environment,
@@ -55,6 +56,8 @@ def build_config(config: Mapping[str, Any]) -> Config:
         metrics={name: _metric(name, entry) for name, entry in config.get("metrics", {}).items()},
         runs=tuple(run for _, run in expand_runs(config)),
         report=_report(config.get("report", {})),
+        comparisons=_comparisons(config.get("comparisons", {})),
+        gates=tuple(_gate(entry) for entry in config.get("gates", [])),
     )
 
 
@@ -166,6 +169,15 @@ def _metric(name: str, entry: Mapping[str, Any]) -> Metric:
     if entry["type"] == OWN:
         values["path"] = local_path(entry["path"])
     return Metric(name, entry["type"], values)
+
+
+def _comparisons(entry: Mapping[str, Any]) -> Comparisons:
+    values = {**defaults(load_schema()["properties"]["comparisons"]), **entry}
+    return Comparisons(values["baseline"], values["correction"], float(values["level"]))
+
+
+def _gate(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {**defaults(load_schema()["properties"]["gates"]["items"]), **entry}
 
 
 def _report(entry: Mapping[str, Any]) -> ReportOptions:

@@ -129,6 +129,15 @@ class ReportOptions:
 
 
 @dataclass(frozen=True)
+class Comparisons:
+    """How runs are compared: with one run or every pair, corrected how, at which level."""
+
+    baseline: str | None = None
+    correction: str = "holm"
+    level: float = 0.95
+
+
+@dataclass(frozen=True)
 class Config:
     """One experiment; every name in `runs` is a key of the section it names.
 
@@ -145,4 +154,6 @@ class Config:
     metrics: Mapping[str, Metric]
     runs: tuple[Run, ...]
     report: ReportOptions
+    comparisons: Comparisons = Comparisons()
+    gates: tuple[Mapping[str, Any], ...] = ()
     auto: Choice | None = None

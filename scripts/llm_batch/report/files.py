@@ -10,6 +10,7 @@ from typing import Any
 
 from scripts.llm_batch.addresses import canonical_json, write_text_atomic
 from scripts.llm_batch.report import numbers
+from scripts.llm_batch.report.comparisons import Comparison
 from scripts.llm_batch.report.figures import Cell, Headline
 from scripts.llm_batch.report.records import Experiment
 
@@ -29,8 +30,8 @@ def _csv_text(value: Any) -> str:
     return value if isinstance(value, str) else canonical_json(value)
 
 
-def markdown(experiment: Experiment, table: Headline) -> str:
-    """Return the headline table as Markdown, for a pull request."""
+def markdown(experiment: Experiment, table: Headline, comparison: Comparison) -> str:
+    """Return the headline table and the verdicts of gates as Markdown, for a pull request."""
     head = [f"{c.label}, {c.unit}" if c.unit == "%" else c.label for c in table.columns]
     align = ["---" if c.kind == "text" else "--:" for c in table.columns]
     rows = [[_markdown_cell(cell) for cell in cells] for _, cells in table.rows]
@@ -43,7 +44,12 @@ def markdown(experiment: Experiment, table: Headline) -> str:
         *(["**Dummy engine: answers are not from a model.**"] if _any_dummy(experiment) else []),
         f"Report {experiment.address}; reproduce with `{experiment.command}`.",
     ]
-    return "\n".join([f"### {_plain(experiment.title)}", "", *lines, "", *notes]) + "\n"
+    gates = [
+        f"- {'passed' if gate['passed'] else '**failed**'}: {_plain(gate['message'])}"
+        for gate in comparison.gates
+    ]
+    title = f"### {_plain(experiment.title)}"
+    return "\n".join([title, "", *lines, "", *([*gates, ""] if gates else []), *notes]) + "\n"
 
 
 def _any_dummy(experiment: Experiment) -> bool:

@@ -17,6 +17,7 @@ from scripts.llm_batch.report import numbers
 from scripts.llm_batch.report.browser import script_json
 from scripts.llm_batch.report.chain import chain_svg, identities, identity_id
 from scripts.llm_batch.report.choose import Choice
+from scripts.llm_batch.report.comparisons import Comparison
 from scripts.llm_batch.report.completions import Failure
 from scripts.llm_batch.report.engines import Batch
 from scripts.llm_batch.report.figures import Headline
@@ -46,6 +47,7 @@ class Content:
     resource_plots: list[Plot]
     failures: list[Failure]
     choice: Choice
+    comparison: Comparison
     rows: Mapping[str, Any] | None
 
 
@@ -69,6 +71,7 @@ def render(content: Content) -> str:
     values: dict[str, Any] = {
         "experiment": experiment,
         "content": content,
+        "comparison": content.comparison,
         "totals": _totals(experiment, content.choice),
         "intervals": _intervals(experiment),
         "definitions": _definitions(experiment),

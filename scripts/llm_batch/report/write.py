@@ -8,11 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts.llm_batch.addresses import write_identity, write_manifest, write_text_atomic
+from scripts.llm_batch.addresses import (
+    write_identity,
+    write_json_atomic,
+    write_manifest,
+    write_text_atomic,
+)
 from scripts.llm_batch.errors import WorkflowError
 from scripts.llm_batch.report import numbers
 from scripts.llm_batch.report.browser import browser_data
 from scripts.llm_batch.report.choose import choose_rows
+from scripts.llm_batch.report.comparisons import COLUMNS, Comparison, compare_experiment
 from scripts.llm_batch.report.completions import database, failures, lengths
 from scripts.llm_batch.report.engines import batches
 from scripts.llm_batch.report.figures import headline
@@ -63,6 +69,11 @@ class Outputs:
         """The headline table for a pull request."""
         return self.folder / "report.md"
 
+    @property
+    def comparisons(self) -> Path:
+        """The comparisons of runs and the verdicts of gates; beside it the former as CSV."""
+        return self.folder / "comparisons.json"
+
 
 def write_report(sources: Sources, outputs: Outputs) -> None:
     """Write page, CSVs, Markdown, identity and, last, manifest."""
@@ -77,21 +88,25 @@ def write_report(sources: Sources, outputs: Outputs) -> None:
         sources.command,
         sources.replications,
     )
-    content = page_content(experiment)
+    content = page_content(experiment, compare_experiment(experiment, sources.identity))
     page = render(content)
     write_text_atomic(outputs.page, page)
     write_csv(outputs.summary, *summary(experiment))
     write_csv(outputs.headline, *headline_lines(experiment))
     write_csv(outputs.engines, *engine_lines(content.resources))
-    write_text_atomic(outputs.markdown, markdown(experiment, content.headline))
+    write_text_atomic(outputs.markdown, markdown(experiment, content.headline, content.comparison))
+    write_json_atomic(outputs.comparisons, content.comparison.document)
+    table = outputs.comparisons.with_suffix(".csv")
+    write_csv(table, COLUMNS, content.comparison.document["comparisons"])
     files = [outputs.page, outputs.summary, outputs.headline, outputs.engines, outputs.markdown]
+    files += [outputs.comparisons, table]
     facts = {"runs": len(experiment.runs), "rows": content.choice.kept}
     write_manifest(outputs.folder, files, facts)
     size = numbers.data_size(outputs.page.stat().st_size).replace(numbers.NARROW_SPACE, " ")
     LOG.info("%s: %s. %s", outputs.page, size, content.choice.describe())
 
 
-def page_content(experiment: Experiment) -> Content:
+def page_content(experiment: Experiment, comparison: Comparison) -> Content:
     """Compute everything that the page shows."""
     if not experiment.runs:
         raise WorkflowError("a report needs at least one run")
@@ -113,5 +128,6 @@ def page_content(experiment: Experiment) -> Content:
             ],
             failures=failures(connection),
             choice=choice,
+            comparison=comparison,
             rows=browser_data(connection, experiment.runs) if choice.kept else None,
         )

@@ -1,0 +1,225 @@
+"""Which runs of an experiment are compared, on which rows, and what comes out.
+
+Runs that differ in the seed of their sampling only are one setting, measured several times: their
+samples of a row are pooled, and the spread between seeds is told beside the interval over rows.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from statsmodels.stats.multitest import multipletests
+
+from scripts.llm_batch.addresses import canonical_json
+from scripts.llm_batch.evaluation.paired import paired_difference
+from scripts.llm_batch.evaluation.statistics import estimate_mean, estimate_share
+
+Floats = NDArray[np.float64]
+
+MAIN_STATISTICS = ("accuracy", "mean_score")
+CORRECTIONS = {"holm": "holm", "benjamini_hochberg": "fdr_bh", "none": None}
+
+DEFINITIONS: Mapping[str, str] = {
+    "difference": "mean over common rows of (b - a), of each row the mean over its samples",
+    "p": "two-sided; of the test named in 'test'",
+    "p_corrected": "corrected for all comparisons of one metric in this experiment: holm keeps the "
+    "chance of any false find below 1 - level (Holm 1979), benjamini_hochberg the expected share "
+    "of false ones among the finds (Benjamini and Hochberg 1995)",
+    "interval": "of one comparison by itself, not corrected",
+    "minimum_detectable": "true difference that a test at 1 - level finds with a chance of 80 %, "
+    "given the spread of the rows' differences",
+    "between_seed_sd": "standard deviation of the mean over rows between runs that differ in "
+    "their seed only; it is part of no interval",
+}
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A run with its scores: `identity` is the run's, `statistics` names each metric's main one."""
+
+    name: str
+    identity: Mapping[str, Any]
+    statistics: Mapping[str, str]
+    scores: Path
+
+    @property
+    def data(self) -> str:
+        """What tells prompts files apart: runs on the same one are compared row by row."""
+        form = ("template", "messages", "chat_template_kwargs", "limit", "on_too_long")
+        rows = {k: v for k, v in self.identity["prompts"].items() if k not in form}
+        return canonical_json(rows)
+
+    @property
+    def setting(self) -> str:
+        """The run's identity without the seed of its sampling."""
+        sampling = {k: v for k, v in self.identity["sampling"].items() if k != "seed"}
+        return canonical_json({**self.identity, "sampling": sampling})
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """Mean score of each row (index) on each metric (column); NaN where it has none."""
+        metrics = list(self.statistics)
+        # Not read_table: it would take "name=value" in a folder's name for a column.
+        with pq.ParquetFile(self.scores) as file:
+            table = file.read(columns=["row", "sample", *metrics]).to_pandas()
+        # A user's ids may repeat: a row begins where its first sample stands.
+        begins = (table["sample"] == table["sample"].min()).groupby(table["row"]).cumsum()
+        keys = pd.MultiIndex.from_arrays([table["row"], begins], names=["row", "occurrence"])
+        means: pd.DataFrame = table[metrics].set_axis(keys).groupby(level=[0, 1], sort=False).mean()
+        return means
+
+    @property
+    def samples(self) -> int:
+        """Samples of each row."""
+        return int(self.identity["sampling"]["n"])
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One run, or several that differ in their seed only."""
+
+    runs: tuple[Scored, ...]
+
+    @property
+    def name(self) -> str:
+        """The name of its first run, and how many seeds it has."""
+        more = f" ({len(self.runs)} seeds)" if len(self.runs) > 1 else ""
+        return f"{self.runs[0].name}{more}"
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics that all of its runs have."""
+        first, *others = self.runs
+        return [name for name in first.statistics if all(name in o.statistics for o in others)]
+
+    def values(self, metric: str) -> pd.Series[float]:
+        """Return the mean of each row over all its samples and seeds."""
+        columns = [run.rows[metric] for run in self.runs]
+        means: pd.Series[float] = pd.concat(columns, axis=1, join="inner").mean(axis=1)
+        return means.dropna()
+
+
+@dataclass(frozen=True)
+class Options:
+    """How comparisons are made: `baseline` is a run's name, None for every pair."""
+
+    baseline: str | None
+    correction: str
+    level: float
+
+
+def settings_of(runs: Sequence[Scored]) -> list[Setting]:
+    """Return the settings of an experiment, in the order of their first runs."""
+    groups: dict[str, list[Scored]] = {}
+    for run in runs:
+        groups.setdefault(run.setting, []).append(run)
+    return [Setting(tuple(group)) for group in groups.values()]
+
+
+def compare(runs: Sequence[Scored], options: Options) -> dict[str, Any]:
+    """Return comparisons.json without gates: figures of seeds, comparisons, what was left out."""
+    settings = settings_of(runs)
+    pairs = list(_pairs(settings, options.baseline))
+    found = [record for a, b in pairs for record in _compared(a, b, options.level)]
+    _correct(found, options)
+    return {
+        "level": options.level,
+        "correction": options.correction,
+        "baseline": options.baseline,
+        "settings": [
+            {"name": one.name, "runs": [run.name for run in one.runs]} for one in settings
+        ],
+        "seeds": [record for one in settings for record in _seed_figures(one, options.level)],
+        "comparisons": found,
+        "absent": [
+            {"a": a.name, "b": b.name, "reason": reason}
+            for a, b in pairs
+            if (reason := _incomparable(a, b)) is not None
+        ],
+        "definitions": dict(DEFINITIONS),
+    }
+
+
+def _pairs(settings: Sequence[Setting], baseline: str | None) -> Iterator[tuple[Setting, Setting]]:
+    if baseline is None:
+        yield from itertools.combinations(settings, 2)
+        return
+    first = next(one for one in settings if baseline in [run.name for run in one.runs])
+    yield from ((first, one) for one in settings if one is not first)
+
+
+def _incomparable(a: Setting, b: Setting) -> str | None:
+    if a.runs[0].data != b.runs[0].data:
+        return "their prompts are not of the same rows"
+    if not set(a.metrics) & set(b.metrics):
+        return "they have no metric in common"
+    return None
+
+
+def _compared(a: Setting, b: Setting, level: float) -> Iterator[dict[str, Any]]:
+    if _incomparable(a, b) is not None:
+        return
+    for metric in [name for name in a.metrics if name in b.metrics]:
+        both = pd.concat([a.values(metric), b.values(metric)], axis=1, join="inner")
+        if both.empty:
+            continue
+        left, right = (both.iloc[:, side].to_numpy(dtype=np.float64) for side in (0, 1))
+        difference = asdict(paired_difference(left, right, level))
+        yield {
+            "metric": metric,
+            "statistic": a.runs[0].statistics[metric],
+            "a": a.name,
+            "b": b.name,
+            "value_a": float(left.mean()),
+            "value_b": float(right.mean()),
+            "difference": difference.pop("value"),
+            **difference,
+        }
+
+
+def _correct(found: Sequence[dict[str, Any]], options: Options) -> None:
+    """Add `p_corrected` and `significant`; the comparisons of one metric are one family."""
+    for metric in dict.fromkeys(record["metric"] for record in found):
+        family = [record for record in found if record["metric"] == metric]
+        method = CORRECTIONS[options.correction]
+        corrected = [record["p"] for record in family]
+        if method is not None:
+            corrected = multipletests(corrected, method=method)[1].tolist()
+        for record, p in zip(family, corrected, strict=True):
+            record["p_corrected"] = p
+            record["family"] = len(family)
+            record["significant"] = p < 1 - options.level and not math.isclose(p, 1 - options.level)
+
+
+def _seed_figures(setting: Setting, level: float) -> Iterator[dict[str, Any]]:
+    """Yield the pooled figure of each metric of a setting that has several seeds."""
+    if len(setting.runs) < 2:
+        return
+    for metric in setting.metrics:
+        pooled = np.asarray(setting.values(metric), dtype=np.float64)
+        if len(pooled) == 0:
+            continue
+        statistic = setting.runs[0].statistics[metric]
+        estimate_of = estimate_share if statistic == "accuracy" else estimate_mean
+        means = [float(run.rows[metric].mean()) for run in setting.runs]
+        yield {
+            "setting": setting.name,
+            "metric": metric,
+            "statistic": statistic,
+            "seeds": len(means),
+            **asdict(estimate_of(pooled, level)),
+            "between_seed_sd": statistics.stdev(means),
+            "lowest": min(means),
+            "highest": max(means),
+        }

@@ -1,0 +1,114 @@
+"""The comparison of every two runs, and the verdicts of the gates, for the page and as CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scripts.llm_batch.evaluation.comparing import MAIN_STATISTICS, Options, Scored, compare
+from scripts.llm_batch.evaluation.gates import judge_gates
+from scripts.llm_batch.report.records import Experiment, Run
+
+MOST_LINES = 300
+"""Lines of the page's table; all are in comparisons.csv."""
+
+COLUMNS = (
+    "metric",
+    "statistic",
+    "a",
+    "b",
+    "rows",
+    "value_a",
+    "value_b",
+    "difference",
+    "low",
+    "high",
+    "interval",
+    "p",
+    "p_corrected",
+    "family",
+    "significant",
+    "test",
+    "minimum_detectable",
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What comparisons.json holds, and what of it the page shows."""
+
+    document: Mapping[str, Any]
+    labels: Mapping[str, str]
+
+    @property
+    def gates(self) -> Sequence[Mapping[str, Any]]:
+        """The verdicts of the gates."""
+        gates: Sequence[Mapping[str, Any]] = self.document["gates"]
+        return gates
+
+    @property
+    def lines(self) -> list[Mapping[str, Any]]:
+        """The comparisons that the page shows: the clearest ones if there are very many."""
+        found: list[Mapping[str, Any]] = self.document["comparisons"]
+        if len(found) <= MOST_LINES:
+            return found
+        return sorted(found, key=lambda one: one["p"])[:MOST_LINES]
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics that were compared."""
+        return list(dict.fromkeys(one["metric"] for one in self.document["comparisons"]))
+
+    @property
+    def tests(self) -> list[str]:
+        """The tests and intervals that were used."""
+        found = {
+            text
+            for one in self.document["comparisons"]
+            for text in (one["test"], one["interval"])
+            if text
+        }
+        return sorted(found)
+
+    def label(self, setting: str) -> str:
+        """Return the short name of a setting."""
+        return self.labels.get(setting, setting)
+
+    @property
+    def notable(self) -> bool:
+        """Whether there is anything to show."""
+        return bool(self.document["comparisons"] or self.gates or self.document["seeds"])
+
+
+def compare_experiment(experiment: Experiment, identity: Mapping[str, Any]) -> Comparison:
+    """Compare the runs of an experiment as the report's identity says, and judge its gates."""
+    options: dict[str, Any] = {"baseline": None, "correction": "holm", "level": 0.95}
+    options |= identity.get("comparisons", {})
+    runs = [scored for run in experiment.runs if (scored := _scored(run)) is not None]
+    document = compare(runs, Options(**options))
+    document["gates"] = judge_gates(identity.get("gates", []), runs)
+    short = {run.name: run.label for run in experiment.runs}
+    labels = {
+        setting["name"]: setting["name"].replace(setting["runs"][0], short[setting["runs"][0]], 1)
+        for setting in document["settings"]
+    }
+    return Comparison(_rounded(document), labels)
+
+
+def _rounded(value: Any) -> Any:
+    """Sums differ in the last digits between processors; the file must not."""
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return round(value, 10) if isinstance(value, float) else value
+
+
+def _scored(run: Run) -> Scored | None:
+    if run.evaluation is None:
+        return None
+    found = {v.metric: v.statistic for v in run.values if v.statistic in MAIN_STATISTICS}
+    # A metric without any score has no figure, but gates may still name it.
+    statistics = {name: found.get(name, "accuracy") for name in run.metrics.get("metrics", {})}
+    return Scored(run.name, run.identity, statistics, run.evaluation / "scores.parquet")
