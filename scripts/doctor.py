@@ -24,16 +24,14 @@ from pathlib import Path
 
 from scripts.llm_batch.addresses import write_text_atomic
 from scripts.llm_batch.doctor.choose import Choice, choose
-from scripts.llm_batch.doctor.engines import ExaminedEngine, Paths, examine_engines
 from scripts.llm_batch.doctor.examine import Examination, examine, to_record, visible
 from scripts.llm_batch.doctor.listing import listing
 from scripts.llm_batch.doctor.variants import load_variants
+from scripts.llm_batch.doctor.verdicts import ExaminedEngine
 from scripts.llm_batch.environments.identity import load_spec
 from scripts.llm_batch.errors import WorkflowError, run_cli
 from scripts.llm_batch.machine.read import load_machine, read_machine
 from scripts.llm_batch.machine.records import Gpu, Machine, to_json
-from scripts.llm_batch.plan import make_plan
-from scripts.plan import read_config
 
 ENVS = Path(__file__).parents[1] / "envs"
 
@@ -81,6 +79,12 @@ def asked_engines(arguments: argparse.Namespace, machine: Machine) -> list[Exami
     settings = [*arguments.config, *([f"model={arguments.model}"] if arguments.model else [])]
     if not arguments.configfile and not settings:
         return []
+    # Only a config needs them: the machine is examined with the standard library, PyYAML, psutil
+    # and nvidia-ml-py alone, so also where nothing has been set up yet.
+    from scripts.llm_batch.doctor.engines import Paths, examine_engines
+    from scripts.llm_batch.plan import make_plan
+    from scripts.plan import read_config
+
     variants = load_variants(ENVS)
     config = read_config(arguments.configfile, settings, lambda: choose(variants, machine))
     plan = make_plan(config, ENVS, Paths())

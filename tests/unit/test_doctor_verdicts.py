@@ -9,7 +9,7 @@ import pytest
 from scripts.llm_batch.doctor.choose import Choice, choose
 from scripts.llm_batch.doctor.cuda import DRIVERS, FAMILIES, newer_or_equal, runs_on, version
 from scripts.llm_batch.doctor.variants import Variant, load_variants
-from scripts.llm_batch.doctor.verdicts import judge
+from scripts.llm_batch.doctor.verdicts import judge, supports
 from scripts.llm_batch.errors import ConfigError
 from scripts.llm_batch.machine.read import load_machine
 from tests.unit.tiny_environments import ROOT
@@ -197,3 +197,19 @@ def test_an_environment_without_a_description_is_one_line(tmp_path: Path) -> Non
     (tmp_path / "odd.requirements.txt").write_text("", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"odd\.yaml: not a description of an environment"):
         load_variants(tmp_path)
+
+
+RECORDED = sorted(MACHINES.glob("recorded-*.json"))
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
+def test_a_machine_that_was_really_recorded_has_an_environment(
+    path: Path, variants: list[Variant]
+) -> None:
+    machine = load_machine(path)
+    assert machine.gpus
+    choice = choose(variants, machine)
+    (chosen,) = [variant for variant in variants if variant.name == choice.name]
+    assert supports(chosen, machine).status != "no"
+    newer = variants[: variants.index(chosen)]
+    assert all(supports(variant, machine).status != "runs" for variant in newer)

@@ -14,7 +14,7 @@ from scripts.llm_batch.doctor import rules
 from scripts.llm_batch.doctor.fit import memory
 from scripts.llm_batch.doctor.pairs import Pair
 from scripts.llm_batch.doctor.variants import Variant, load_variant
-from scripts.llm_batch.doctor.verdicts import Finding, Verdict, judge, supports
+from scripts.llm_batch.doctor.verdicts import ExaminedEngine, Finding, Verdict, judge, supports
 from scripts.llm_batch.environments.identity import (
     environment_identity,
     lock_path,
@@ -58,15 +58,6 @@ class EngineProblem(NamedTuple):
 
     def __str__(self) -> str:
         return f"engines.{self.engine}: {self.finding}"
-
-
-class ExaminedEngine(NamedTuple):
-    """An engine of a config, its environment, its GPUs, and what makes it impossible."""
-
-    name: str
-    environment: str
-    gpus: int
-    findings: tuple[Finding, ...]
 
 
 def problems(pair: Pair) -> list[Finding]:

@@ -9,9 +9,8 @@ from typing import Any
 
 from scripts.llm_batch.addresses import address, read_json
 from scripts.llm_batch.doctor.choose import Choice, choose
-from scripts.llm_batch.doctor.engines import ExaminedEngine
 from scripts.llm_batch.doctor.variants import Variant, load_variants
-from scripts.llm_batch.doctor.verdicts import Verdict, judge
+from scripts.llm_batch.doctor.verdicts import ExaminedEngine, Verdict, judge
 from scripts.llm_batch.environments.identity import environment_identity
 from scripts.llm_batch.errors import WorkflowError
 from scripts.llm_batch.gpus.devices import devices, visible_devices
@@ -118,10 +117,7 @@ def to_record(examination: Examination, engines: Sequence[ExaminedEngine]) -> di
         "auto": {"environment": auto.name, "reason": auto.reason}
         if isinstance(auto, Choice)
         else {"environment": None, "reason": auto},
-        "engines": [
-            {**engine._asdict(), "findings": [to_json(finding) for finding in engine.findings]}
-            for engine in engines
-        ],
+        "engines": [to_json(engine) for engine in engines],
     }
 
 

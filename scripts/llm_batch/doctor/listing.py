@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from scripts.llm_batch.doctor.choose import Choice
 from scripts.llm_batch.doctor.cuda import supported_cuda
-from scripts.llm_batch.doctor.engines import ExaminedEngine
 from scripts.llm_batch.doctor.examine import Examination, notes
+from scripts.llm_batch.doctor.verdicts import ExaminedEngine
 from scripts.llm_batch.machine.records import Gpu, Machine, Tool
 
 LABEL = 13

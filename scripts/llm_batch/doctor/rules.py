@@ -72,7 +72,7 @@ def _whose_dtype(pair: Pair) -> str:
 
 
 def _needs_range(pair: Pair) -> bool:
-    return pair.model_config.get("model_type") in limits.NO_FLOAT16
+    return str(pair.model_config.get("model_type")) in limits.NO_FLOAT16
 
 
 def float16(pair: Pair) -> Iterator[Finding]:
@@ -87,7 +87,7 @@ def float16(pair: Pair) -> Iterator[Finding]:
 def soft_cap(pair: Pair) -> Iterator[Finding]:
     """A model with capped attention logits, as Gemma 2, needs a backend that caps them."""
     cap = pair.model_config.get("attn_logit_softcapping")
-    if not cap or not pair.gpus:
+    if not isinstance(cap, int | float) or not cap > 0 or not pair.gpus:
         return
     asked = pair.args.get("attention_backend")
     lacking = asked if asked in limits.NO_SOFT_CAP else None

@@ -67,6 +67,16 @@ class Verdict:
         return str(self.deciding)
 
 
+@dataclass(frozen=True)
+class ExaminedEngine:
+    """An engine of a config, its environment, its GPUs, and what makes it impossible."""
+
+    name: str
+    environment: str
+    gpus: int
+    findings: tuple[Finding, ...]
+
+
 def judge(variant: Variant, machine: Machine, built: bool = False) -> Verdict:
     """Return the verdict on an environment; one that is `built` needs no disk space."""
     findings = list(supports(variant, machine).findings)
