@@ -14,6 +14,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -152,12 +153,12 @@ def file_sha256(path: Path) -> str:
 
 def write_manifest(folder: Path, outputs: Iterable[Path], facts: Mapping[str, Any]) -> None:
     """Write `manifest.json`, last of all: size and sha256 of each output, host, time, `facts`."""
+    listed = list(outputs)
+    with ThreadPoolExecutor() as threads:
+        digests = list(threads.map(file_sha256, listed))
     files = {
-        output.relative_to(folder).as_posix(): {
-            "bytes": output.stat().st_size,
-            "sha256": file_sha256(output),
-        }
-        for output in outputs
+        output.relative_to(folder).as_posix(): {"bytes": output.stat().st_size, "sha256": digest}
+        for output, digest in zip(listed, digests, strict=True)
     }
     record = {
         "files": files,

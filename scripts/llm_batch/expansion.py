@@ -38,6 +38,7 @@ from scripts.llm_batch.ledger import (
     own_names,
 )
 from scripts.llm_batch.numbering import Identities, NamesAndLines, Numbers, RowNumbering
+from scripts.llm_batch.occurrences import text_hashes
 from scripts.llm_batch.prompts import Renderer
 from scripts.llm_batch.rows import BLOCK_BYTES, Block, parse_block, read_blocks
 from scripts.llm_batch.tables import LEDGER
@@ -85,6 +86,8 @@ class BlockExpander:
         self._renderer = Renderer(expansion.prompts)
         self._named = expansion.prompts.id is not None
         self._rows: DigestedRows | None = None
+        # What hashing imports is then among what the search for cycles passes over.
+        text_hashes(())
 
     def render(self, block: Block) -> Identities:
         """Render a block, keep it, and return what numbers its rows."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 Hashes = NDArray[np.uint64]
@@ -22,9 +21,12 @@ CHUNK = 1 << 15
 
 def text_hashes(texts: Sequence[str]) -> Hashes:
     """Return a 64-bit hash of each text, the same on every machine."""
+    # Half a second to import, and only the programs that expand prompts hash texts.
+    from pandas.util import hash_array
+
     objects = np.empty(len(texts), dtype=object)
     objects[:] = texts
-    return pd.util.hash_array(objects, categorize=False)
+    return hash_array(objects, categorize=False)
 
 
 class Occurrences:
