@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
 from scripts.llm_batch.config.schema import engine_schema, load_schema
-from scripts.llm_batch.generate.engine_log import ATTENTION, SIZES, STARTUP
+from scripts.llm_batch.generate.engine_log import log_facts
 from scripts.llm_batch.generate.settings import SUPERVISOR_TUNING, switches
 from scripts.worker import vllm_versions
 from scripts.worker.engine import EngineRefused, RequestError
@@ -251,29 +252,36 @@ def test_reasons_to_finish_are_known(version: str) -> None:
     assert set(reasons) <= {*FINISH_REASONS, "abort", "error"}
 
 
-def printed(message: str) -> str:
-    """Return a log message with figures and names in the places of its fields."""
-    for code, text in (("%s", "FLASH_ATTN"), ("%d", "7"), ("%.2f", "1.25"), ("%.4f", "1.2500")):
+def facts_of(message: str, folder: Path) -> dict[str, Any]:
+    """Return the facts that are read from a message, with figures and names in its fields."""
+    texts = {"%s": "FLASH_ATTN", "%d": "7", "%.0f": "3", "%.1f": "1.2", "%.6f": "2.500000"}
+    if message.startswith("Model loading"):
+        texts["%s"] = "1.25"
+    for code, text in {**texts, "%.2f": "1.25", "%.4f": "1.2500"}.items():
         message = message.replace(code, text)
-    return message.replace("%.0f", "3").replace("%.6f", "2.500000").replace("%.1f", "1.2")
+    (folder / "log").write_text(message)
+    return log_facts(folder / "log")
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_facts_are_read_from_the_messages_of_the_version(version: str) -> None:
-    messages = [printed(message) for message in RECORDS[version]["log"]]
-    weights = [m for m in messages if m.startswith(("Model loading took", "Loading model weights"))]
-    assert weights
-    for message in weights:
-        text = message.replace("took FLASH_ATTN", "took 1.25")
-        assert SIZES["weights_bytes"].search(text), message
-    graphs = [m for m in messages if "Graph capturing finished" in m]
-    assert graphs
-    assert all(STARTUP["graph_capture"].search(message) for message in graphs)
+def test_facts_are_read_from_the_messages_of_the_version(version: str, tmp_path: Path) -> None:
+    messages = {m: facts_of(m, tmp_path) for m in RECORDS[version]["log"]}
+
+    def found(words: str, read: Callable[[dict[str, Any]], Any]) -> set[Any]:
+        return {read(facts) for message, facts in messages.items() if words in message}
+
+    def startup(name: str) -> Callable[[dict[str, Any]], Any]:
+        return lambda facts: facts["log_startup_s"].get(name)
+
+    weights = found("Model loading took", lambda facts: facts["weights_bytes"])
+    weights |= found("Loading model weights took", lambda facts: facts["weights_bytes"])
+    assert weights == {1.25 * 2**30}
+    assert found("Graph capturing finished", startup("graph_capture")) == {3.0}
     if not version.startswith("0.6"):
-        assert any(STARTUP["warm_up"].search(message) for message in messages)
-    assert any(ATTENTION.search(message) for message in messages)
-    compiled = [m for m in messages if "torch.compile took" in m or "(compilation: " in m]
-    assert all(STARTUP["compile"].search(message) for message in compiled)
+        assert 1.25 in found("init engine (", startup("warm_up"))
+    assert found("torch.compile took", startup("compile")) <= {1.25, 1.2}
+    assert found("(compilation: ", startup("compile")) <= {1.25}
+    assert found("backend", lambda facts: facts["attention_backend"]) - {None}
 
 
 def test_records_say_where_they_come_from() -> None:
