@@ -22,6 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--environments-dir", type=Path, help="envs/")
     source.add_argument("--python", type=Path, help="an interpreter that is there, to record")
+    parser.add_argument("--wheelhouse", type=Path, help="folder to build from, without a network")
     parser.add_argument("--output", required=True, type=Path, help="manifest.json to write")
     return parser
 
@@ -33,7 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.python:
         record_environment(arguments.identity, arguments.python, folder)
     else:
-        build_environment(arguments.identity, arguments.environments_dir, folder)
+        build_environment(
+            arguments.identity, arguments.environments_dir, folder, arguments.wheelhouse
+        )
     return 0
 
 

@@ -22,6 +22,8 @@ from typing import Any
 from scripts.llm_batch.adapters import check_fit, staged_adapter
 from scripts.llm_batch.addresses import read_json, utc_now, write_json_atomic
 from scripts.llm_batch.doctor.start import refuse_job
+from scripts.llm_batch.environments.prefixes import keep_in_place
+from scripts.llm_batch.environments.variables import resolved
 from scripts.llm_batch.errors import WorkflowError, run_cli
 from scripts.llm_batch.generate.attempt import Interrupted, Shard, StopFlag
 from scripts.llm_batch.generate.company import own_places
@@ -223,6 +225,8 @@ def engine_spec(arguments: argparse.Namespace) -> EngineSpec:
         raise WorkflowError(
             f"{interpreter}: no interpreter there; delete {environment} and run again"
         )
+    keep_in_place(environment)
+    record = read_json(environment / "environment.json")
     adapters = tuple(staged_adapter(folder) for folder in arguments.adapters)
     for adapter in adapters:
         check_fit(adapter, snapshot)
@@ -231,7 +235,8 @@ def engine_spec(arguments: argparse.Namespace) -> EngineSpec:
         model=snapshot.resolve(),
         adapters=adapters,
         interpreter=interpreter.absolute(),
-        device="cpu" if read_json(environment / "environment.json").get("cuda") is None else "cuda",
+        device="cpu" if record.get("cuda") is None else "cuda",
+        variables=resolved(record.get("variables", {}), environment.absolute()),
     )
 
 

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from scripts.llm_batch.addresses import write_identity, write_json_atomic, write_manifest
-from scripts.llm_batch.environments.build import (
+from scripts.llm_batch.environments.build import environment_record
+from scripts.llm_batch.environments.checks import probe
+from scripts.llm_batch.environments.external import ask, check, external_identity, find_program
+from scripts.llm_batch.environments.staging import (
     building_lock,
-    environment_record,
     is_finished,
     put_in_place,
     remove_leftovers,
     staging,
 )
-from scripts.llm_batch.environments.checks import probe
-from scripts.llm_batch.environments.external import ask, check, external_identity, find_program
 from scripts.llm_batch.errors import WorkflowError
 
 IMPORTS = ("torch", "vllm")

@@ -32,7 +32,8 @@ OLDEST_GLIBC = "2.28"
 class EnvironmentSpec:
     """One `envs/<name>.yaml`.
 
-    `indexes` maps the address of a package index to the packages it is asked for, `imports` a
+    `indexes` maps the address of a package index to the packages it is asked for, `files` a package
+    to the address of its wheel, `imports` a
     module to the `__version__` it must have, `programs` a program to the system package it is in.
     `glibc` is the oldest C library, `manylinux` the one that wheels are chosen for, `megabytes` the
     free disk space that building needs, `cuda` the version that torch is built for, None on a CPU.
@@ -45,6 +46,7 @@ class EnvironmentSpec:
     manylinux: str
     cuda: str | None
     indexes: Mapping[str, tuple[str, ...]]
+    files: Mapping[str, str]
     imports: Mapping[str, str]
     programs: Mapping[str, str]
     megabytes: int
@@ -118,6 +120,7 @@ def load_spec(name: str, envs_dir: Path) -> EnvironmentSpec:
             manylinux=str(raw.get("manylinux") or raw.get("glibc") or OLDEST_GLIBC),
             cuda=_cuda(raw.get("torch") or {}),
             indexes={url: tuple(some) for url, some in (raw.get("indexes") or {}).items()},
+            files={str(k): str(v) for k, v in (raw.get("files") or {}).items()},
             imports={str(k): str(v) for k, v in (raw.get("imports") or {}).items()},
             programs={str(k): str(v) for k, v in (raw.get("programs") or {}).items()},
             megabytes=int(raw.get("megabytes") or 0),

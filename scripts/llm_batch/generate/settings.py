@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,7 @@ class EngineSpec:
     adapters: tuple[Adapter, ...]
     interpreter: Path
     device: str
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def supervisor(self) -> Tuning:
@@ -218,7 +219,8 @@ def switches(spec: EngineSpec) -> dict[str, str]:
             # Splitting the KV cache over threads makes sums depend on the rest of the batch.
             "VLLM_CPU_ATTN_SPLIT_KV": "0",
         }
-    found = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    # The environment's own: its compiler, its CUDA toolkit, and what it must do without.
+    found = {**spec.variables, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     if spec.determinism == "strict":
         found["VLLM_BATCH_INVARIANT"] = "1"
     return found
@@ -262,7 +264,10 @@ def worker_environment(spec: EngineSpec, inherited: Mapping[str, str]) -> dict[s
     dropped = dropped_variables(inherited)
     dropped |= secrets(inherited)
     kept = {name: value for name, value in inherited.items() if name not in dropped}
-    kept["PATH"] = os.pathsep.join([str(spec.interpreter.parent), kept.get("PATH", os.defpath)])
+    programs = [str(spec.interpreter.parent)]
+    if "CUDA_HOME" in spec.variables:
+        programs.append(f"{spec.variables['CUDA_HOME']}/bin")
+    kept["PATH"] = os.pathsep.join([*programs, kept.get("PATH", os.defpath)])
     quiet = {
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
