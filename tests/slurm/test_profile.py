@@ -9,7 +9,7 @@ import pytest
 from tests.slurm.cluster import NODES
 from tests.slurm.conftest import Submit
 from tests.slurm.project import engine_records, make_slurm_project
-from tests.workflow.test_kills import merged
+from tests.workflow.kills import merged
 
 pytestmark = pytest.mark.slurm
 

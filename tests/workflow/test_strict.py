@@ -7,17 +7,17 @@ reproducible" in the README.
 from __future__ import annotations
 
 import json
+import os
+import random
 import shutil
-import subprocess
-import sys
-import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
+from tests.workflow.kills import Moment, journaled, merged, run_with_kills
 from tests.workflow.project import ROOT, Project, make_project
 
 pytestmark = pytest.mark.engine
@@ -96,15 +96,6 @@ def undisturbed(make: MakeProject) -> Project:
     return project
 
 
-def merged(project: Project) -> dict[str, bytes]:
-    """Return the merged Parquet and JSON lines of both runs."""
-    return {
-        f"{run}/{name}": project.one(f"runs/adder.chat.{run}-*/{name}").read_bytes()
-        for run in ("greedy", "hot")
-        for name in ("completions.parquet", "completions.jsonl")
-    }
-
-
 @pytest.mark.parametrize(
     "tuning",
     [{"shards": 2, "max_num_seqs": 5}, {"shards": 5}],
@@ -138,30 +129,23 @@ def answers(project: Project, run: str) -> dict[tuple[str, int], Any]:
     }
 
 
-def test_a_kill_in_the_middle_does_not_change_a_byte(
+def test_engine_supervisor_and_snakemake_killed_once_each_change_no_byte(
     make: MakeProject, undisturbed: Project
 ) -> None:
-    project = make(quickstart_rows(), max_num_seqs=4)
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", "runs"]
-    process = subprocess.Popen(
-        command, cwd=project.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    wait_until(lambda: project.answered() >= 60 or process.poll() is not None, 240)
-    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    for member in family:
-        member.kill()
-    process.wait()
-    before = project.answered()
-    assert 60 <= before < 5 * ROWS
-    project.run("--unlock")
-    project.run("runs")
+    """Each at a random moment of a third of the run; LLM_BATCH_KILL_SEED repeats a failure."""
+    seed = int(os.environ.get("LLM_BATCH_KILL_SEED") or random.SystemRandom().randrange(10**6))
+    dice = random.Random(seed)
+    victims = dice.sample(["engine", "supervisor", "snakemake"], 3)
+    plan = [
+        Moment(dice.randrange(5 + 140 * third, 100 + 140 * third), dice.random() * 0.1, victim)
+        for third, victim in enumerate(victims)
+    ]
+    print(f"LLM_BATCH_KILL_SEED={seed}: {plan}")
+    project = make(quickstart_rows(), max_num_seqs=2)
+    story = run_with_kills(project, plan, seed)
+    print(f"{dict(story.killed)} killed in {story.sessions} calls, exit codes {dict(story.codes)}")
+    assert story.killed == {"engine": 1, "supervisor": 1, "snakemake": 1}
     assert merged(project) == merged(undisturbed)
-    # What was not flushed when the kill came, at most a second's work, was asked again.
-    assert project.answered() == 5 * ROWS
-
-
-def wait_until(condition: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"did not happen within {seconds:g} s"
-        time.sleep(0.02)
+    # Every answer that was journaled when a kill came is there, and was not asked again.
+    counts = Counter(journaled(project))
+    assert len(counts) == sum(counts.values()) == 5 * ROWS
