@@ -18,6 +18,7 @@ include: "rules/common.smk"
 include: "rules/build_environment.smk"
 include: "rules/fetch_model.smk"
 include: "rules/fetch_adapter.smk"
+include: "rules/fetch_dataset.smk"
 include: "rules/shard_prompts.smk"
 include: "rules/generate.smk"
 include: "rules/merge_run.smk"
@@ -29,6 +30,7 @@ include: "rules/report.smk"
 wildcard_constraints:
     environment=STAGE_FOLDER,
     model=STAGE_FOLDER,
+    dataset=STAGE_FOLDER,
     adapter=STAGE_FOLDER,
     batch=STAGE_FOLDER,
     run=STAGE_FOLDER,
@@ -73,10 +75,11 @@ rule environments:
 
 
 rule models:
-    """Fetch models and adapters only, for instance on a machine with a network."""
+    """Fetch models, adapters and data sets only, for instance on a machine with a network."""
     input:
         collect("results/models/{folder}/manifest.json", folder=PLAN.models),
         collect("results/adapters/{folder}/manifest.json", folder=PLAN.adapters),
+        collect("results/datasets/{folder}/manifest.json", folder=PLAN.data_sets),
 
 
 rule runs:

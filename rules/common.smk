@@ -128,8 +128,14 @@ def adapter_source(wildcards, output):
 
 
 def batch_prompts(wildcards):
-    """The prompts files of all runs in a batch."""
-    return sorted({run.prompts_path for run in RESULTS.batch(wildcards.batch).runs})
+    """The data files, and manifests of data sets, of all runs in a batch."""
+    runs = RESULTS.batch(wildcards.batch).runs
+    paths = {path for run in runs for path in (run.prompts_path, run.few_shot_path)}
+    return sorted(path for path in paths if path)
+
+
+def data_set_identity(wildcards, output):
+    return canonical_json(PLAN.data_sets[wildcards.dataset].identity)
 
 
 def batch_spec(wildcards, output):
@@ -241,6 +247,11 @@ def replicated_run(wildcards):
 
 def replicated_prompts(wildcards):
     return PLAN.runs[RESULTS.replications[wildcards.replication][1]].prompts_path
+
+
+def replicated_few_shot(wildcards, output):
+    run = PLAN.runs[RESULTS.replications[wildcards.replication][1]]
+    return ["--few-shot", run.few_shot_path] if run.few_shot_path else []
 
 
 def replication_identity(wildcards, output):

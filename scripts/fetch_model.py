@@ -27,7 +27,7 @@ from scripts.llm_batch.errors import WorkflowError, run_cli
 from scripts.llm_batch.hub.download import fetch_files
 from scripts.llm_batch.hub.models import Wanted, choose_files
 from scripts.llm_batch.hub.problems import explained, quiet_client
-from scripts.llm_batch.hub.source import COMMIT, HubFile, Source, snapshot_folder
+from scripts.llm_batch.hub.source import COMMIT, HubFile, Kind, Source, snapshot_folder
 from scripts.llm_batch.model_size import gpus_needed, hub_model_size
 from scripts.llm_batch.remote_code import foreign_code, localise
 
@@ -78,16 +78,28 @@ def link_hub_model(
     snapshot: Path, identity: Mapping[str, Any], wanted: Wanted, memo: DigestMemo
 ) -> dict[str, Any]:
     """Fetch a model or adapter from the hub, link its files and return what is told of them."""
-    source = Source(identity["repo"], identity.get("revision") or "")
-    if not COMMIT.fullmatch(source.revision):
-        raise WorkflowError(
-            f"{source.repo}: '{source.revision}' is no commit; `python -m scripts.pin CONFIG` "
-            "writes one into the config"
-        )
+    source = pinned_source(identity["repo"], identity.get("revision"))
     files = choose_files(source, wanted)
     missing = not all((snapshot_folder(source) / file.path).is_file() for file in files)
     if missing and wanted.patterns is None:
         tell_size(source)
+    return link_files(snapshot, source, files, memo)
+
+
+def pinned_source(repo: str, revision: str | None, kind: Kind = "model") -> Source:
+    """Return a repository at a commit; raise `WorkflowError` for a branch."""
+    if revision is None or not COMMIT.fullmatch(revision):
+        raise WorkflowError(
+            f"{repo}: '{revision or ''}' is no commit; `python -m scripts.pin CONFIG` writes one "
+            "into the config"
+        )
+    return Source(repo, revision, kind)
+
+
+def link_files(
+    snapshot: Path, source: Source, files: Sequence[HubFile], memo: DigestMemo
+) -> dict[str, Any]:
+    """Fetch files of a commit, link them into `snapshot` and return what is told of them."""
     cached = fetch_files(source, files, memo)
     link_each(snapshot, cached, [file.path for file in files])
     return {

@@ -48,12 +48,25 @@ class Pair(NamedTuple):
     second: list[int]
 
 
+class PromptPaths(NamedTuple):
+    """The data of a run's prompts, and the file of its few-shot examples if they have one."""
+
+    data: Path
+    few_shot: Path | None = None
+
+    def spec(self) -> dict[str, str]:
+        """Return what a batch says of these files."""
+        own = {"few_shot_path": str(self.few_shot)} if self.few_shot else {}
+        return {"path": str(self.data), **own}
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line of this program."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--identity", required=True, type=json.loads, help="JSON of the identity")
     parser.add_argument("--run", required=True, type=Path, help="folder of the run")
     parser.add_argument("--prompts", required=True, type=Path, help="prompts file of the run")
+    parser.add_argument("--few-shot", type=Path, help="file of few-shot examples of the run")
     parser.add_argument("--environment", default="", help="folder of the environment")
     parser.add_argument("--model", default="", help="folder of the model")
     parser.add_argument("--adapters", default=(), nargs="+", help="folders of LoRA adapters")
@@ -69,7 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder: Path = arguments.output.parent
     run = read_json(arguments.run / "identity.json")["identity"]
     write_identity(folder, "replications", arguments.identity)
-    lines = draw_requests(run, arguments.prompts, arguments.identity["requests"], folder)
+    paths = PromptPaths(arguments.prompts, arguments.few_shot)
+    lines = draw_requests(run, paths, arguments.identity["requests"], folder)
     write_text_atomic(folder / "requests.jsonl", "".join(f"{line}\n" for line in lines))
     code = generate.main(generate_arguments(arguments, run, folder))
     if code:
@@ -81,7 +95,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def draw_requests(run: Mapping[str, Any], prompts: Path, count: int, folder: Path) -> list[str]:
+def draw_requests(
+    run: Mapping[str, Any], prompts: PromptPaths, count: int, folder: Path
+) -> list[str]:
     """Return `count` requests of a run in an order of their own, both decided by their keys.
 
     Keys are hashes, so the sample is random, but the same each time.
@@ -91,17 +107,19 @@ def draw_requests(run: Mapping[str, Any], prompts: Path, count: int, folder: Pat
         with path.open(encoding="utf-8") as stream:
             drawn = heapq.nsmallest(count, (line.rstrip("\n") for line in stream), key=_draw)
     if not drawn:
-        raise WorkflowError(f"{prompts}: no row of it can be asked, so nothing can be replicated")
+        raise WorkflowError(
+            f"{prompts.data}: no row of it can be asked, so nothing can be replicated"
+        )
     return drawn
 
 
-def write_requests(run: Mapping[str, Any], prompts: Path, results: Path) -> Path:
+def write_requests(run: Mapping[str, Any], prompts: PromptPaths, results: Path) -> Path:
     """Write all requests of a run as `shard_prompts` does where nothing was answered before."""
     identity = {"engine": run["engine"], "runs": [address("runs", run)], "shards": 1}
     batch = {
         "identity": identity,
         "engine": f"engine-{address('engines', run['engine'])}",
-        "prompts": {"prompts": {"identity": run["prompts"], "path": str(prompts)}},
+        "prompts": {"prompts": {"identity": run["prompts"], **prompts.spec()}},
         "runs": [
             {
                 "run": address("runs", run),

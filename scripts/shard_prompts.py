@@ -26,8 +26,9 @@ from scripts.llm_batch.addresses import (
     write_manifest,
 )
 from scripts.llm_batch.answers import engine_journals, read_journals
-from scripts.llm_batch.config.records import Prompts
+from scripts.llm_batch.config.records import DataSet, FewShot, Prompts
 from scripts.llm_batch.cycles import cycles_ignored
+from scripts.llm_batch.data.source import prompt_source
 from scripts.llm_batch.digests import DigestMemo
 from scripts.llm_batch.errors import WorkflowError, run_cli
 from scripts.llm_batch.expansion import (
@@ -116,7 +117,7 @@ def fill_batch(batch: Mapping[str, Any], place: Place) -> dict[str, Any]:
     written = Written({}, [], [])
     for name, prompts in batch["prompts"].items():
         runs = [run for run in batch["runs"] if run["prompts"] == name]
-        check_unchanged(Path(prompts["path"]), prompts["identity"]["data"], place.results)
+        check_data(prompts, place.results)
         write_ledgers(expansion_of(prompts, runs, place.scratch / name, written), place, written)
     engine = address("engines", batch["identity"]["engine"])
     journals = engine_journals(place.results / "engines", engine)
@@ -142,6 +143,8 @@ def expansion_of(
 ) -> Expansion:
     """Return how one prompts section is expanded; its samplings are added to `written`."""
     section = prompts_of(Path(prompts["path"]), prompts["identity"])
+    few_shot = Path(prompts["few_shot_path"]) if "few_shot_path" in prompts else None
+    source = prompt_source(section, few_shot)
     requesters = {}
     for run in runs:
         sampling = sampling_key(run["sampling"])
@@ -149,7 +152,7 @@ def expansion_of(
         requester = Requester(sampling, section.on_too_long, number, run.get("adapter"))
         requesters[run["run"]] = requester
         written.samplings.append(requester.text)
-    return Expansion(section, requesters, scratch)
+    return Expansion(section, requesters, scratch, source)
 
 
 def write_ledgers(expansion: Expansion, place: Place, written: Written) -> None:
@@ -157,7 +160,7 @@ def write_ledgers(expansion: Expansion, place: Place, written: Written) -> None:
 
     The numbers of rows and the files of requests are added to `written`.
     """
-    processes = useful_processes(Path(expansion.prompts.path), place.threads)
+    processes = useful_processes(expansion.data.files, place.threads)
     with ExitStack() as stack:
         writers = {
             run: stack.enter_context(
@@ -211,7 +214,7 @@ def move_rows(source: Path, writer: TableWriter) -> None:
 
 def prompts_of(path: Path, identity: Mapping[str, Any]) -> Prompts:
     """Return the prompts section that `identity` was made from."""
-    messages = identity.get("messages")
+    messages, few_shot = identity.get("messages"), identity.get("few_shot")
     return Prompts(
         name=path.stem,
         path=str(path),
@@ -222,7 +225,50 @@ def prompts_of(path: Path, identity: Mapping[str, Any]) -> Prompts:
         limit=identity.get("limit"),
         on_too_long=identity.get("on_too_long", "error"),
         chat_template_kwargs=identity.get("chat_template_kwargs", {}),
+        data_set=data_set_of(identity) if "dataset" in identity else None,
+        filter=identity.get("filter"),
+        sample_seed=identity.get("sample_seed"),
+        few_shot=few_shot_of(few_shot) if few_shot is not None else None,
+        body_settings=identity.get("body_settings", "refuse"),
     )
+
+
+def data_set_of(identity: Mapping[str, Any]) -> DataSet:
+    """Return the data set that a prompts identity names."""
+    files = identity.get("files")
+    return DataSet(
+        repo=identity["dataset"],
+        revision=identity.get("revision"),
+        config=identity.get("config"),
+        split=identity.get("split"),
+        files=None if files is None else tuple(files),
+    )
+
+
+def few_shot_of(identity: Mapping[str, Any]) -> FewShot:
+    """Return the few-shot examples that a prompts identity describes; their path is told apart."""
+    messages = identity.get("messages")
+    return FewShot(
+        count=identity["count"],
+        seed=identity["seed"],
+        path=None,
+        split=identity.get("split"),
+        filter=identity.get("filter"),
+        template=identity.get("template"),
+        messages=tuple(messages) if messages is not None else None,
+    )
+
+
+def check_data(prompts: Mapping[str, Any], results: Path) -> None:
+    """Raise `WorkflowError` if a local file is not the one the plan saw.
+
+    Data sets of the hub were checked when they were fetched.
+    """
+    identity = prompts["identity"]
+    if "data" in identity:
+        check_unchanged(Path(prompts["path"]), identity["data"], results)
+    if "few_shot_path" in prompts:
+        check_unchanged(Path(prompts["few_shot_path"]), identity["few_shot"]["data"], results)
 
 
 def check_unchanged(path: Path, digest: str, results: Path) -> None:

@@ -1,6 +1,6 @@
-"""Read every byte again: are models and adapters still what they were when they were fetched?
+"""Read every byte again: are models, adapters and data sets still what was fetched?
 
-    python -m scripts.verify                all models and adapters of results/
+    python -m scripts.verify                all models, adapters and data sets of results/
     python -m scripts.verify --manifests    every file that a manifest in results/ lists, too
     python -m scripts.verify --refetch      damaged or missing files come from the hub again
 
@@ -10,24 +10,27 @@ Prints a line for each file that is wrong, and one for each folder; exits with 1
 from __future__ import annotations
 
 import argparse
-import glob
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from scripts.fetch_model import MEMO, link_hub_model
+from scripts.fetch_model import MEMO, link_files, pinned_source
 from scripts.llm_batch.addresses import file_sha256, read_json
 from scripts.llm_batch.digests import DigestMemo
 from scripts.llm_batch.errors import WorkflowError, run_cli
 from scripts.llm_batch.hub.download import forget
-from scripts.llm_batch.hub.models import Wanted
-from scripts.llm_batch.hub.problems import quiet_client
+from scripts.llm_batch.hub.models import known_files
+from scripts.llm_batch.hub.problems import explained, quiet_client
 
 log = logging.getLogger(__name__)
 
-LISTS: Mapping[str, str] = {"models": "model.json", "adapters": "adapter.json"}
+LISTS: Mapping[str, str] = {
+    "models": "model.json",
+    "adapters": "adapter.json",
+    "datasets": "dataset.json",
+}
 """Stages whose files lie elsewhere, and the file that lists them."""
 
 THREADS = 4
@@ -130,7 +133,8 @@ def difference(path: Path, entry: Mapping[str, Any]) -> str | None:
 def refetch(folder: Path, wrong: Sequence[Wrong], pool: ThreadPoolExecutor) -> list[Wrong]:
     """Fetch wrong files from the hub again and return what is wrong afterwards."""
     identity = read_json(folder / "identity.json")["identity"]
-    if "repo" not in identity:
+    repo = identity.get("repo") or identity.get("dataset")
+    if repo is None:
         print(f"{folder}: from a local folder, so nothing can be fetched; mend the files there")
         return list(wrong)
     if "code" in identity:
@@ -140,9 +144,13 @@ def refetch(folder: Path, wrong: Sequence[Wrong], pool: ThreadPoolExecutor) -> l
         forget(found.path)
     memo = DigestMemo(folder.parent.parent / MEMO)
     description = read_json(folder / LISTS[folder.parent.name])
-    names = [glob.escape(entry["path"]) for entry in description["files"]]
-    # Exactly the files that were checked then; whether they may be pickled was decided then.
-    link_hub_model(folder / "snapshot", identity, Wanted(names, pickled=True), memo)
+    source = pinned_source(
+        repo, identity["revision"], "dataset" if "dataset" in identity else "model"
+    )
+    with explained(source):
+        known = known_files(source)
+    files = [known[entry["path"]] for entry in description["files"] if entry["path"] in known]
+    link_files(folder / "snapshot", source, files, memo)
     memo.save()
     return check_fetched(folder, pool)
 

@@ -26,6 +26,7 @@ STAGE_VERSIONS: Mapping[str, int] = {
     "environments": 1,
     "models": 1,
     "adapters": 1,
+    "datasets": 1,
     "engines": 1,
     "prompts": 1,
     "runs": 1,

@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import signal
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +26,8 @@ import pyarrow.parquet as pq
 
 from scripts.llm_batch.config.records import Prompts
 from scripts.llm_batch.cycles import cycles_ignored
+from scripts.llm_batch.data.selection import Selector
+from scripts.llm_batch.data.source import PromptSource
 from scripts.llm_batch.errors import WorkflowError
 from scripts.llm_batch.ledger import (
     REQUESTS,
@@ -40,7 +42,7 @@ from scripts.llm_batch.ledger import (
 from scripts.llm_batch.numbering import Identities, NamesAndLines, Numbers, RowNumbering
 from scripts.llm_batch.occurrences import text_hashes
 from scripts.llm_batch.prompts import Renderer
-from scripts.llm_batch.rows import BLOCK_BYTES, Block, parse_block, read_blocks
+from scripts.llm_batch.rows import BLOCK_BYTES, Block, parse_block
 from scripts.llm_batch.tables import LEDGER
 
 PART_REQUESTS = 50_000
@@ -63,6 +65,12 @@ class Expansion:
     prompts: Prompts
     requesters: Mapping[str, Requester]
     scratch: Path
+    source: PromptSource | None = None
+
+    @property
+    def data(self) -> PromptSource:
+        """The data of the prompts: the file of the section, whole, unless said otherwise."""
+        return self.source or PromptSource((Path(self.prompts.path),))
 
     @property
     def seeded(self) -> bool:
@@ -83,7 +91,9 @@ class BlockExpander:
 
     def __init__(self, expansion: Expansion) -> None:
         self._expansion = expansion
-        self._renderer = Renderer(expansion.prompts)
+        data = expansion.data
+        self._renderer = Renderer(expansion.prompts, data.examples, data.unit)
+        self._select = None if data.selection.everything else Selector(data.selection, data.unit)
         self._named = expansion.prompts.id is not None
         self._rows: DigestedRows | None = None
         # What hashing imports is then among what the search for cycles passes over.
@@ -94,6 +104,8 @@ class BlockExpander:
         pieces = []
         for piece in block.pieces(PIECE_BYTES):
             rows = parse_block(piece)
+            if self._select is not None:
+                rows = self._select(rows)
             rendered = self._renderer.render_all(rows)
             pieces.append(digest_rows(rows.lines, rendered, self._named))
         self._rows = join_rows(pieces)
@@ -133,9 +145,8 @@ def expand_file(
 
     Raises `WorkflowError` if the file cannot be read or a process dies.
     """
-    path = Path(expansion.prompts.path)
     expansion.scratch.mkdir(parents=True)
-    blocks = enumerate(read_blocks(path, block_bytes))
+    blocks = enumerate(expansion.data.blocks(block_bytes))
     numbering = RowNumbering(expansion.prompts.limit, expansion.seeded)
     if processes > 1:
         yield from _expand_together(expansion, blocks, numbering, processes)
@@ -143,9 +154,10 @@ def expand_file(
         yield from _expand_alone(expansion, blocks, numbering)
 
 
-def useful_processes(path: Path, threads: int) -> int:
-    """Return how many of `threads` processes are worth their start for the file at `path`."""
-    return max(1, min(threads, path.stat().st_size // PROCESS_BYTES + 1))
+def useful_processes(paths: Sequence[Path], threads: int) -> int:
+    """Return how many of `threads` processes are worth their start for the files at `paths`."""
+    size = sum(path.stat().st_size for path in paths)
+    return max(1, min(threads, size // PROCESS_BYTES + 1))
 
 
 def available_threads() -> int:

@@ -206,6 +206,8 @@ def batch_spec(batch: BatchPlan) -> dict[str, Any]:
         identity = run.stage.identity["prompts"]
         name = address("prompts", identity)
         prompts[name] = {"identity": identity, "path": run.prompts_path}
+        if run.few_shot_path is not None:
+            prompts[name]["few_shot_path"] = run.few_shot_path
         runs.append(
             {
                 "run": run.stage.address,

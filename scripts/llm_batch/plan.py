@@ -17,7 +17,9 @@ from scripts.llm_batch.config.records import (
     Adapter,
     Comparisons,
     Config,
+    DataSet,
     Engine,
+    FewShot,
     Model,
     Prompts,
     ReportOptions,
@@ -85,6 +87,7 @@ class RunPlan:
     stage: Stage
     batch: str
     prompts_path: str
+    few_shot_path: str | None
     adapter: Stage | None
     evaluation: Stage
     replication: Stage | None
@@ -112,6 +115,7 @@ class Plan:
     environments: Mapping[str, tuple[Stage, Source]]
     models: Mapping[str, FetchPlan]
     adapters: Mapping[str, FetchPlan]
+    data_sets: Mapping[str, Stage]
     engines: Mapping[str, EnginePlan]
     batches: Mapping[str, BatchPlan]
     runs: Mapping[str, RunPlan]
@@ -157,6 +161,8 @@ def make_plan(
     planned = {run.stage.name: run for batch in batches.values() for run in batch.runs}
     ordered = {planned[run.name].stage.folder: planned[run.name] for run in config.runs}
     used = [engines[key] for key in runs_by_engine]
+    stages = [data_set_stage(config.prompts[name]) for name in prompts]
+    data_sets = [stage for stage in stages if stage is not None]
     return Plan(
         experiment=config.experiment,
         environments={
@@ -166,6 +172,7 @@ def make_plan(
         },
         models={e.model.stage.folder: e.model for e in used if e.model},
         adapters={adapter.stage.folder: adapter for adapter in adapters.values()},
+        data_sets={stage.folder: stage for stage in data_sets},
         engines={e.stage.folder: e for e in used},
         batches=batches,
         runs=ordered,
@@ -174,16 +181,21 @@ def make_plan(
             f"{fetched.stage.stage}.{fetched.stage.name}"
             for fetched in (*(e.model for e in used), *adapters.values())
             if fetched and fetched.unpinned
-        ],
+        ]
+        + [f"prompts.{stage.name}" for stage in data_sets if "revision" not in stage.identity],
     )
 
 
 def prompts_identity(prompts: Prompts, memo: DigestMemo) -> dict[str, Any]:
     """Return what decides the prompts: the data's digest and how rows become prompts."""
-    path = Path(prompts.path)
+    data_set = prompts.data_set
     identity = {
-        "data": memo.sha256(path),
-        "format": "".join(path.suffixes[-2:]) if path.suffix in {".gz", ".zst"} else path.suffix,
+        **(_data_identity(prompts.path, memo) if data_set is None else {}),
+        **(_data_set_identity(data_set) if data_set is not None else {}),
+        "filter": prompts.filter,
+        "few_shot": _few_shot_identity(prompts.few_shot, memo) if prompts.few_shot else None,
+        "sample_seed": prompts.sample_seed,
+        "body_settings": None if prompts.body_settings == "refuse" else prompts.body_settings,
         "template": prompts.template,
         "messages": list(prompts.messages) if prompts.messages is not None else None,
         "chat_template_kwargs": dict(prompts.chat_template_kwargs) or None,
@@ -193,6 +205,62 @@ def prompts_identity(prompts: Prompts, memo: DigestMemo) -> dict[str, Any]:
         "on_too_long": None if prompts.on_too_long == "error" else prompts.on_too_long,
     }
     return _without_none(identity)
+
+
+def _data_identity(name: str, memo: DigestMemo) -> dict[str, Any]:
+    path = Path(name)
+    compressed = path.suffix in {".gz", ".zst"}
+    return {
+        "data": memo.sha256(path),
+        "format": "".join(path.suffixes[-2:]) if compressed else path.suffix,
+    }
+
+
+def _data_set_identity(data_set: DataSet) -> dict[str, Any]:
+    identity = {
+        "dataset": data_set.repo,
+        "revision": data_set.revision,
+        "config": data_set.config,
+        "split": data_set.split,
+        "files": list(data_set.files) if data_set.files else None,
+    }
+    return _without_none(identity)
+
+
+def _few_shot_identity(few_shot: FewShot, memo: DigestMemo) -> dict[str, Any]:
+    identity = {
+        **(_data_identity(few_shot.path, memo) if few_shot.path else {}),
+        "count": few_shot.count,
+        "seed": few_shot.seed,
+        "split": few_shot.split,
+        "filter": few_shot.filter,
+        "template": few_shot.template,
+        "messages": list(few_shot.messages) if few_shot.messages is not None else None,
+    }
+    return _without_none(identity)
+
+
+def data_set_stage(prompts: Prompts) -> Stage | None:
+    """Return the stage that fetches the data set of a prompts section; None for a local file."""
+    data_set = prompts.data_set
+    if data_set is None:
+        return None
+    identity = _data_set_identity(data_set)
+    identity.pop("split", None)
+    examples = prompts.few_shot.split if prompts.few_shot else None
+    splits = sorted({split for split in (data_set.split, examples) if split})
+    return make_stage("datasets", prompts.name, {**identity, "splits": splits or None})
+
+
+def few_shot_path(prompts: Prompts) -> str | None:
+    """Return the file of its own that few-shot examples are drawn from, if they have one."""
+    return prompts.few_shot.path if prompts.few_shot else None
+
+
+def prompts_path(prompts: Prompts) -> str:
+    """Return the file that a run waits for: the data, or the manifest of a fetched data set."""
+    stage = data_set_stage(prompts)
+    return prompts.path if stage is None else f"results/datasets/{stage.folder}/manifest.json"
 
 
 def engine_identity(
@@ -369,7 +437,8 @@ def _plan_batch(
         RunPlan(
             stage=run_stage,
             batch=stage.folder,
-            prompts_path=config.prompts[run.prompts].path,
+            prompts_path=prompts_path(config.prompts[run.prompts]),
+            few_shot_path=few_shot_path(config.prompts[run.prompts]),
             adapter=adapters[run.adapter] if run.adapter and engine.model else None,
             evaluation=_plan_evaluation(run, run_stage, config),
             replication=_plan_replication(run, run_stage),

@@ -14,11 +14,15 @@ import orjson
 
 from scripts.llm_batch.config.errors import nearest
 from scripts.llm_batch.config.records import Prompts
+from scripts.llm_batch.data.few_shot import NO_EXAMPLES, Examples
 from scripts.llm_batch.rows import Row, Rows, json_type
 from scripts.llm_batch.templates import PromptTemplate, TemplateFailure, field_names, quoted
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function", "ipython")
 """Who may speak in a chat; another word is more often a typing error than a role."""
+
+INSTRUCTIONS = ("system", "developer")
+"""Roles that stand before few-shot examples."""
 
 MAX_TAGS = 20
 MAX_TAG_TEXT = 200
@@ -72,7 +76,12 @@ class RowError(Exception):
 class Renderer:
     """Turns rows into prompts under one `Prompts` section; its templates are compiled once."""
 
-    def __init__(self, prompts: Prompts) -> None:
+    def __init__(
+        self, prompts: Prompts, examples: Examples = NO_EXAMPLES, unit: str = "line"
+    ) -> None:
+        self._examples = examples
+        self._unit = unit
+        self._ignore_settings = prompts.body_settings == "ignore"
         self._id_field = prompts.id or _NO_FIELD
         self._reference_field = prompts.reference or _NO_FIELD
         self._kwargs = dict(prompts.chat_template_kwargs)
@@ -107,10 +116,10 @@ class Renderer:
                 prompts[place], contents[place] = self._prompt(fields)
             except RowError as error:
                 contents[place], types[place] = error.content, error.kind
-                messages[place] = f"line {rows.lines[place]}: {error.message}"
+                messages[place] = f"{self._unit} {rows.lines[place]}: {error.message}"
             except TemplateFailure as error:
                 types[place] = "template_error"
-                messages[place] = f"line {rows.lines[place]}: {error}"
+                messages[place] = f"{self._unit} {rows.lines[place]}: {error}"
         for place, message in rows.errors.items():
             prompts[place], contents[place] = None, ""
             types[place], messages[place] = "row_malformed", message
@@ -118,17 +127,21 @@ class Renderer:
 
     def _prompt(self, fields: dict[str, Any]) -> tuple[dict[str, Any], str]:
         if self._text is not None:
-            return _text_prompt(self._text.render(fields))
+            return _text_prompt(self._text.render(fields), self._examples.text)
         if self._messages is not None:
             messages = [
                 {"role": role, "content": template.render(fields)}
                 for role, template in self._messages
             ]
+            if self._examples.messages:
+                messages = with_examples(messages, self._examples.messages)
             return self._chat_prompt(messages)
         if "messages" in fields:
             return self._chat_prompt(_checked_messages(fields["messages"]))
         if "prompt" in fields:
             return _own_prompt(fields["prompt"])
+        if "custom_id" in fields and isinstance(fields.get("body"), dict):
+            return self._chat_prompt(batch_messages(fields["body"], self._ignore_settings))
         raise RowError(
             "row_malformed",
             f"neither 'prompt' nor 'messages', but {field_names(fields)}; rename a field or write "
@@ -180,9 +193,49 @@ def to_json(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _text_prompt(text: str) -> tuple[dict[str, Any], str]:
+def with_examples(
+    messages: list[dict[str, str]], examples: Sequence[dict[str, str]]
+) -> list[dict[str, str]]:
+    """Return messages with the examples after the instructions they begin with."""
+    first = 0
+    while first < len(messages) - 1 and messages[first]["role"] in INSTRUCTIONS:
+        first += 1
+    return [*messages[:first], *examples, *messages[first:]]
+
+
+def batch_messages(body: Mapping[str, Any], ignore_settings: bool) -> list[dict[str, str]]:
+    """Return the messages of a line of OpenAI's batch format; raises `RowError`.
+
+    What samples or changes an answer there is refused, unless the config says to ignore it.
+    """
+    settings = sorted(key for key in body if key not in ("messages", "model"))
+    if settings and not ignore_settings:
+        raise RowError(
+            "row_malformed",
+            f"its body sets {', '.join(settings)}, and the config's sampling decides that; write "
+            "body_settings: ignore in the prompts section, and the same values in samplings",
+        )
+    messages = body.get("messages")
+    if not isinstance(messages, list):
+        raise RowError("row_malformed", "its body has no list of messages; only chats can be asked")
+    return _checked_messages([_plain_message(message) for message in messages])
+
+
+def _plain_message(message: Any) -> Any:
+    """Return a message whose content is a list of texts as one with a text."""
+    content = message.get("content") if isinstance(message, dict) else None
+    if not isinstance(content, list):
+        return message
+    texts = [part.get("text") for part in content if isinstance(part, dict)]
+    if len(texts) < len(content) or not all(isinstance(text, str) for text in texts):
+        return message
+    return {**message, "content": "".join(str(text) for text in texts)}
+
+
+def _text_prompt(text: str, before: str = "") -> tuple[dict[str, Any], str]:
     if not text or text.isspace():
         raise RowError("prompt_empty", "the prompt is empty", text)
+    text = before + text if before else text
     return {"text": text}, text
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import gzip
 import io
+import itertools
 import json
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import orjson
 
+from scripts.llm_batch.data.formats import BAD_ROW, FORMATS, data_format, json_lines, open_data
 from scripts.llm_batch.errors import WorkflowError
 
 BLOCK_BYTES = 4 << 20
@@ -64,7 +65,7 @@ class Rows(NamedTuple):
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """Yield the rows of a JSON Lines file (.jsonl, .jsonl.gz) as they are read.
+    """Yield the rows of a data file of any format as they are read.
 
     Raises `WorkflowError` if the file cannot be read.
     """
@@ -75,18 +76,34 @@ def read_rows(path: Path) -> Iterator[Row]:
             yield Row(line, fields) if error is None else Row(line, None, error)
 
 
+def read_files(paths: Sequence[Path], size: int = BLOCK_BYTES) -> Iterator[Block]:
+    """Yield the lines of several files as if they were one; their numbers go on."""
+    number = 1
+    for path in paths:
+        for block in read_blocks(path, size):
+            whole = block.data if block.data.endswith(b"\n") else block.data + b"\n"
+            yield Block(number, whole)
+            number += whole.count(b"\n")
+
+
 def read_blocks(path: Path, size: int = BLOCK_BYTES) -> Iterator[Block]:
     """Yield the lines of a file, of `size` bytes together or a little more, without a BOM.
 
-    Raises `WorkflowError` if the file cannot be read.
+    Of a file that is not JSON Lines, these are lines of JSON made of its rows. Raises
+    `WorkflowError` if the file cannot be read.
     """
     number = 1
     try:
-        with _open(path) as stream:
+        if data_format(path) in FORMATS:
+            yield from _made_blocks(path, size)
+            return
+        with open_data(path) as stream:
             while data := stream.read(size):
                 data += stream.readline()
                 yield Block(number, data.removeprefix(_BOM) if number == 1 else data)
                 number += data.count(b"\n")
+    except ValueError as error:
+        raise WorkflowError(f"{path}: {' '.join(str(error).split())}") from None
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise WorkflowError(f"{path}: cannot be read: {reason}; is the file complete?") from None
@@ -117,10 +134,15 @@ def parse_block(block: Block) -> Rows:
     return rows
 
 
-def _open(path: Path) -> IO[bytes]:
-    if path.suffix == ".gz":
-        return cast(IO[bytes], gzip.open(path, "rb"))
-    return path.open("rb")
+def _made_blocks(path: Path, size: int) -> Iterator[Block]:
+    lines: list[bytes] = []
+    number, filled = 1, 0
+    for line in itertools.chain(json_lines(path), [b""]):
+        if lines and (filled >= size or not line):
+            yield Block(number, b"".join(lines))
+            number, lines, filled = number + len(lines), [], 0
+        lines.append(line)
+        filled += len(line)
 
 
 def _parse(number: int, line: bytes) -> Row:
@@ -133,6 +155,8 @@ def _parse(number: int, line: bytes) -> Row:
         return Row(number, None, f"line {number}, column {error.pos + 1}: not JSON: {error.msg}")
     except (ValueError, RecursionError) as error:
         return Row(number, None, f"line {number}: not JSON: {error}")
+    if isinstance(fields, list) and len(fields) == 2 and fields[0] == BAD_ROW:
+        return Row(number, None, f"row {number}: {fields[1]}")
     if not isinstance(fields, dict):
         found = json_type(fields)
         return Row(number, None, f"line {number}: expected a JSON object {{…}}, found {found}")

@@ -83,6 +83,35 @@ def template_problem(text: str) -> TemplateProblem | None:
     return None
 
 
+def filter_problem(expression: str) -> str | None:
+    """Return what is wrong with a filter before any row is seen, None if nothing is."""
+    try:
+        _ENVIRONMENT.compile_expression(expression)
+    except jinja2.TemplateSyntaxError as error:
+        return f"not a Jinja expression: {_one_line(error.message or 'syntax error')}"
+    except (RecursionError, MemoryError, ValueError, OverflowError) as error:
+        return f"not a Jinja expression: {_one_line(str(error))}"
+    return None
+
+
+class RowFilter:
+    """A compiled filter: a Jinja expression over a row's fields, sandboxed like a template."""
+
+    def __init__(self, expression: str) -> None:
+        """Compile `expression`; raises `jinja2.TemplateSyntaxError`, see `filter_problem`."""
+        self._expression = _ENVIRONMENT.compile_expression(expression, undefined_to_none=False)
+
+    def keeps(self, fields: dict[str, Any]) -> bool:
+        """Tell whether the expression is true; raise `TemplateFailure` for what a row has not."""
+        try:
+            return bool(self._expression(**{str(key): value for key, value in fields.items()}))
+        except jinja2.UndefinedError as error:
+            raise TemplateFailure(_undefined(str(error), fields)) from None
+        except Exception as error:
+            reason = _one_line(str(error)) or "no reason given"
+            raise TemplateFailure(f"{type(error).__name__}: {reason}") from None
+
+
 Filler = Callable[[Mapping[str, Any]], str | None]
 """Returns what Jinja would, several times as fast; None where Jinja is to decide."""
 

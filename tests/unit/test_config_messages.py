@@ -149,7 +149,7 @@ def test_a_problem_below_the_winning_file_is_placed_in_the_file_that_has_it(proj
         ("model", 7, "--config: model: expected text that is not empty, found 7; put ./ before it"),
         ("model", "modls/tiny", "--config: model: no such folder: 'modls/tiny'; did you mean"),
         ("prompts", "data/row.jsonl", "--config: prompts: no such file: 'data/row.jsonl'; did you"),
-        ("prompts", "rows.csv", "--config: prompts: expected a .jsonl file, found 'rows.csv'"),
+        ("prompts", "rows.xls", "--config: prompts: expected a .jsonl, .json, .parquet, .csv"),
         (
             "prompts",
             "data/rows.jsonl",

@@ -141,8 +141,8 @@ def test_a_defect_in_a_process_is_a_defect_here(tmp_path: Path) -> None:
 def test_a_small_file_needs_one_process(tmp_path: Path) -> None:
     path = tmp_path / "prompts.jsonl"
     path.write_bytes(b"{}\n")
-    assert useful_processes(path, 16) == 1
+    assert useful_processes([path], 16) == 1
     with path.open("wb") as stream:
         stream.truncate(1 << 30)
-    assert useful_processes(path, 16) == 16
-    assert useful_processes(path, 1) == 1
+    assert useful_processes([path], 16) == 16
+    assert useful_processes([path], 1) == 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ from scripts.llm_batch.config.records import (
     Adapter,
     Comparisons,
     Config,
+    DataSet,
     Engine,
     Environment,
+    FewShot,
     Metric,
     Model,
     Prompts,
@@ -146,14 +148,46 @@ def _prompts(name: str, entry: Mapping[str, Any]) -> Prompts:
     limit = entry.get("limit")
     return Prompts(
         name=name,
-        path=local_path(entry["path"]),
+        path=local_path(entry.get("path", "")),
         template=entry.get("template"),
-        messages=None if messages is None else tuple(dict(message) for message in messages),
+        messages=_messages(messages),
         chat_template_kwargs=dict(entry.get("chat_template_kwargs", {})),
         reference=entry.get("reference"),
         id=entry.get("id"),
         limit=None if limit is None else int(limit),
         on_too_long=entry.get("on_too_long", "error"),
+        data_set=_data_set(entry) if "dataset" in entry else None,
+        filter=entry.get("filter"),
+        sample_seed=None if entry.get("sample_seed") is None else int(entry["sample_seed"]),
+        few_shot=_few_shot(entry["few_shot"]) if entry.get("few_shot") else None,
+        body_settings=entry.get("body_settings", "refuse"),
+    )
+
+
+def _messages(messages: Sequence[Mapping[str, str]] | None) -> tuple[dict[str, str], ...] | None:
+    return None if messages is None else tuple(dict(message) for message in messages)
+
+
+def _data_set(entry: Mapping[str, Any]) -> DataSet:
+    files = entry.get("files")
+    return DataSet(
+        repo=entry["dataset"],
+        revision=entry.get("revision"),
+        config=entry.get("config"),
+        split=entry.get("split"),
+        files=None if files is None else tuple(files),
+    )
+
+
+def _few_shot(entry: Mapping[str, Any]) -> FewShot:
+    return FewShot(
+        count=int(entry["count"]),
+        seed=int(entry.get("seed", 0)),
+        path=local_path(entry["path"]) if "path" in entry else None,
+        split=entry.get("split"),
+        filter=entry.get("filter"),
+        template=entry.get("template"),
+        messages=_messages(entry.get("messages")),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from scripts.llm_batch.adapters import NO_ADAPTER, SETTINGS
 from scripts.llm_batch.config.build import expand_runs, local_path
+from scripts.llm_batch.config.data import data_problems, pin_problems
 from scripts.llm_batch.config.engines import (
     engine_problems,
     environment_files,
@@ -15,7 +16,6 @@ from scripts.llm_batch.config.engines import (
     strict_problems,
 )
 from scripts.llm_batch.config.errors import (
-    CONFIG_FILE,
     ConfigPath,
     Problem,
     nearest,
@@ -25,7 +25,6 @@ from scripts.llm_batch.config.gates import gate_problems
 from scripts.llm_batch.config.metrics import metric_problems, run_metric_problems
 from scripts.llm_batch.config.sampling import sampling_problems
 from scripts.llm_batch.config.schema import known_reference
-from scripts.llm_batch.hub.source import COMMIT
 from scripts.llm_batch.templates import template_problem
 
 REQUIRED = ("experiment", "models", "engines", "prompts", "samplings", "runs")
@@ -99,16 +98,6 @@ def _place_problems(path: ConfigPath, entry: Mapping[str, Any], what: str) -> It
         yield from pin_problems((*path, "revision"), entry.get("revision"))
 
 
-def pin_problems(path: ConfigPath, revision: str | None) -> Iterator[Problem]:
-    """Yield a problem for a branch or tag; none at all is pinned later, see `plan`."""
-    if revision is not None and not COMMIT.fullmatch(revision):
-        text = (
-            f"'{revision}' can come to mean other files, a commit (40 hexadecimal digits) cannot; "
-            f"`python -m scripts.pin {CONFIG_FILE}` writes the commit in its place"
-        )
-        yield Problem(path, text)
-
-
 def _adapter_problems(path: ConfigPath, entry: Mapping[str, Any]) -> Iterator[Problem]:
     if path[1] == NO_ADAPTER:
         text = f"'{NO_ADAPTER}' in a run means no adapter; choose another name"
@@ -127,6 +116,7 @@ def _prompts_problems(path: ConfigPath, entry: Mapping[str, Any]) -> Iterator[Pr
         yield from _template((*path, "template"), template)
     for position, message in enumerate(messages or ()):
         yield from _template((*path, "messages", position, "content"), message["content"])
+    yield from data_problems(path, entry)
 
 
 def _template(path: ConfigPath, text: str) -> Iterator[Problem]:
@@ -192,8 +182,13 @@ def _files(config: Mapping[str, Any]) -> Iterator[Problem]:
                 ("adapters", adapter, "path"), Path(local_path(entry["path"]))
             )
     for name in dict.fromkeys(run.prompts for run in runs):
-        path = Path(local_path(config["prompts"][name]["path"]))
-        yield from _prompts_file(("prompts", name, "path"), path)
+        entry = config["prompts"][name]
+        if "path" in entry:
+            yield from _prompts_file(("prompts", name, "path"), Path(local_path(entry["path"])))
+        few_shot = entry.get("few_shot") or {}
+        if "path" in few_shot:
+            at = ("prompts", name, "few_shot", "path")
+            yield from _prompts_file(at, Path(local_path(few_shot["path"])))
 
 
 def _model_folder(at: ConfigPath, path: Path) -> Iterator[Problem]:
@@ -220,7 +215,7 @@ def _prompts_file(at: ConfigPath, path: Path) -> Iterator[Problem]:
     if not _exists(path):
         yield Problem(at, f"no such file: '{path}'; {_nearest_path(path)}")
     elif not path.is_file():
-        yield Problem(at, f"'{path}' is a folder; give a .jsonl file in it")
+        yield Problem(at, f"'{path}' is a folder; give a data file in it")
 
 
 def _exists(path: Path) -> bool:

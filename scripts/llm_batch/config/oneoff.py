@@ -25,6 +25,8 @@ OWN_METRICS: Mapping[str, Any] = {
 }
 """For references of any kind; what a metric cannot use it counts as such."""
 
+DATA_FILE = r"\.(jsonl|json|parquet|csv|tsv|txt)(\.gz|\.zst)?$"
+
 EXPERIMENT = "one-off"
 REHEARSAL = "-rehearsal"
 
@@ -100,13 +102,19 @@ def _replace_prompts(config: Section, result: Section) -> Iterator[Problem]:
     path = config.get("prompts")
     if not isinstance(path, str):
         return
-    if not re.search(r"\.jsonl(\.gz)?$", path):
-        text = f"expected a .jsonl file, found '{path}'; write one JSON object a line"
+    if not re.search(DATA_FILE, path):
+        text = (
+            f"expected a .jsonl, .json, .parquet, .csv, .tsv or .txt file (also .gz, .zst), found "
+            f"'{path}'; .jsonl has one JSON object a line"
+        )
         yield Problem(("prompts",), text)
         return
     entry: Section = {"path": path}
     fields = _first_fields(Path(path).expanduser())
-    if fields is not None and not {"prompt", "messages"} & set(fields):
+    if fields is not None and "custom_id" in fields and isinstance(fields.get("body"), dict):
+        # A line of OpenAI's batch format.
+        entry["id"] = "custom_id"
+    elif fields is not None and not {"prompt", "messages"} & set(fields):
         text = (
             f"the first row has neither 'prompt' (text) nor 'messages' (chat) but "
             f"{field_names(fields)}; rename a field, or write a template "
@@ -114,7 +122,7 @@ def _replace_prompts(config: Section, result: Section) -> Iterator[Problem]:
         )
         yield Problem(("prompts",), text)
     entry.update({key: key for key in ("reference", "id") if key in (fields or ())})
-    stem = re.sub(r"\.jsonl(\.gz)?$", "", Path(path).name)
+    stem = re.sub(DATA_FILE, "", Path(path).name)
     result["prompts"] = {plain_name(stem, "prompts"): entry}
     result["metrics"] = dict(OWN_METRICS)
 

@@ -10,6 +10,7 @@ from scripts.llm_batch.doctor.choose import Choice
 
 Backend = Literal["vllm", "dummy"]
 Determinism = Literal["fast", "strict"]
+BodySettings = Literal["refuse", "ignore"]
 OnTooLong = Literal["error", "truncate_left", "truncate_right"]
 
 
@@ -67,8 +68,38 @@ class Engine:
 
 
 @dataclass(frozen=True)
+class DataSet:
+    """A data set on the hub at a commit (None: not pinned yet): its config and split, or files."""
+
+    repo: str
+    revision: str | None
+    config: str | None
+    split: str | None
+    files: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class FewShot:
+    """Rows that stand before every prompt: `count` drawn with `seed` from a file or a split.
+
+    Without `path` and `split` they come from the data of the prompts themselves.
+    """
+
+    count: int
+    seed: int
+    path: str | None
+    split: str | None
+    filter: str | None
+    template: str | None
+    messages: tuple[Mapping[str, str], ...] | None
+
+
+@dataclass(frozen=True)
 class Prompts:
-    """A data file and how its rows become prompts; `messages` hold `role` and `content`."""
+    """A data file and how its rows become prompts; `messages` hold `role` and `content`.
+
+    `path` is empty for a data set of the hub.
+    """
 
     name: str
     path: str
@@ -79,6 +110,11 @@ class Prompts:
     id: str | None
     limit: int | None
     on_too_long: OnTooLong
+    data_set: DataSet | None = None
+    filter: str | None = None
+    sample_seed: int | None = None
+    few_shot: FewShot | None = None
+    body_settings: BodySettings = "refuse"
 
 
 @dataclass(frozen=True)

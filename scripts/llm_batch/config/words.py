@@ -111,7 +111,9 @@ AUTO_PATTERN = "^auto$"
 PATTERN_WORDS: Mapping[str, str] = {
     "^[A-Za-z0-9][A-Za-z0-9_+-]*$": "letters, digits, '_', '+' and '-'",
     "^[A-Za-z0-9][A-Za-z0-9_+.-]*$": "letters, digits, '_', '+', '-' and '.'",
-    "\\.jsonl(\\.gz)?$": "the name of a .jsonl file",
+    "\\.(jsonl|json|parquet|csv|tsv|txt)(\\.gz|\\.zst)?$": (
+        "the name of a .jsonl, .json, .parquet, .csv, .tsv or .txt file, also with .gz or .zst"
+    ),
     "^[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*$": "owner/name",
     "^[0-9]{1,8}$": "a token id",
 }
@@ -207,7 +209,7 @@ def foreign_key(schema: Mapping[str, Any], path: ConfigPath, key: str) -> str | 
 
 
 # Common words, which say nothing about the section that was meant.
-_IN_MANY_SECTIONS = frozenset({"name", "path", "id", "model", "engine", "prompts", "sampling"})
+_IN_MANY_SECTIONS = frozenset({"name", "config", "files", "revision", "path", "id", "model", "engine", "prompts", "sampling"})
 
 
 def _home_of(path: ConfigPath) -> str:

@@ -31,24 +31,36 @@ def choose_files(source: Source, wanted: Wanted) -> list[HubFile]:
     The hub is not asked if the cache has all of them. Raises `WorkflowError` if the hub does not
     answer, or the repository holds no model.
     """
-    import httpx2
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-
     with explained(source):
         cached = cached_files(source)
         if cached.names is not None:
             names = _choose(source, cached.names, wanted)
             if set(names) <= set(cached.files):
                 return [cached.files[name] for name in names]
-        try:
-            files = ask_files(source)
-            tell_renamed(source)
-        except (httpx2.TransportError, HfHubHTTPError, OfflineModeIsEnabled) as error:
-            if not cached.files:
-                raise
-            log.info("%s: %s; taking what the cache has", source, short(error))
-            files = cached.files
+        files = known_files(source)
         return [files[name] for name in _choose(source, files, wanted)]
+
+
+def known_files(source: Source) -> dict[str, HubFile]:
+    """Return all files of a commit, or, if the hub does not answer, those that the cache has.
+
+    Raises what the hub's client raises if neither is there.
+    """
+    import httpx2
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    cached = cached_files(source)
+    if cached.names is not None and set(cached.names) <= set(cached.files):
+        return cached.files
+    try:
+        files = ask_files(source)
+        tell_renamed(source)
+    except (httpx2.TransportError, HfHubHTTPError, OfflineModeIsEnabled) as error:
+        if not cached.files:
+            raise
+        log.info("%s: %s; taking what the cache has", source, short(error))
+        return cached.files
+    return files
 
 
 def _choose(source: Source, paths: Collection[str], wanted: Wanted) -> list[str]:
