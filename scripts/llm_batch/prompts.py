@@ -63,6 +63,11 @@ class RenderedRows(NamedTuple):
     error_messages: Sequence[str | None]
 
 
+def is_template(reference: str | None) -> bool:
+    """Tell whether a reference is made by a template; else it is the name of a field."""
+    return reference is not None and "{{" in reference
+
+
 class RowError(Exception):
     """A row that cannot become a prompt: an error type of the closed list, and a message."""
 
@@ -84,6 +89,8 @@ class Renderer:
         self._ignore_settings = prompts.body_settings == "ignore"
         self._id_field = prompts.id or _NO_FIELD
         self._reference_field = prompts.reference or _NO_FIELD
+        made = prompts.reference if is_template(prompts.reference) else None
+        self._reference_template = PromptTemplate(made) if made is not None else None
         self._kwargs = dict(prompts.chat_template_kwargs)
         self._text = PromptTemplate(prompts.template) if prompts.template is not None else None
         self._messages = (
@@ -114,10 +121,13 @@ class Renderer:
         for place, fields in enumerate(rows.fields):
             try:
                 prompts[place], contents[place] = self._prompt(fields)
+                if self._reference_template is not None:
+                    references[place] = to_json(self._reference_template.render(fields))
             except RowError as error:
                 contents[place], types[place] = error.content, error.kind
                 messages[place] = f"{self._unit} {rows.lines[place]}: {error.message}"
             except TemplateFailure as error:
+                prompts[place] = None
                 types[place] = "template_error"
                 messages[place] = f"{self._unit} {rows.lines[place]}: {error}"
         for place, message in rows.errors.items():

@@ -160,6 +160,7 @@ EDITS: list[tuple[str, str, str]] = [
     ("split beside path", TEMPLATE, TEMPLATE + "    split: test\n"),
     ("sample_seed without limit", TEMPLATE, TEMPLATE + "    sample_seed: 1\n"),
     ("filter that is no expression", TEMPLATE, TEMPLATE + "    filter: 'level >'\n"),
+    ("reference that is no template", TEMPLATE, TEMPLATE + "    reference: '{{ a |'\n"),
     ("few_shot without count", TEMPLATE, TEMPLATE + "    few_shot: {seed: 1}\n"),
     ("few_shot without template", TEMPLATE, TEMPLATE + "    few_shot: {count: 1}\n"),
     (

@@ -227,3 +227,13 @@ def test_what_is_no_chat_in_an_openai_batch_is_an_error(
     )
     assert rendered.error_type == "row_malformed"
     assert message in str(rendered.error_message)
+
+
+def test_a_reference_may_be_made_by_a_template(tmp_path: Path) -> None:
+    section = prompts(tmp_path, reference="{{ a.split('####')[-1] | trim }}")
+    renderer = Renderer(section)
+    made = renderer.render(Row(1, {"q": "1+1?", "a": "one and one #### 2"}))
+    assert (made.reference, made.error_type) == ('"2"', None)
+    failed = renderer.render(Row(2, {"q": "1+1?"}))
+    assert (failed.reference, failed.error_type) == (None, "template_error")
+    assert str(failed.error_message).startswith("line 2: the row has no field 'a'")

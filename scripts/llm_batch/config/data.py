@@ -41,6 +41,9 @@ def data_problems(path: ConfigPath, entry: Mapping[str, Any]) -> Iterator[Proble
         text = "says which rows of 'limit' are drawn; add limit, or remove it"
         yield Problem((*path, "sample_seed"), text)
     yield from _filter(path, entry)
+    reference = entry.get("reference")
+    if reference is not None and "{{" in reference:
+        yield from _template((*path, "reference"), reference)
     if entry.get("few_shot"):
         yield from _few_shot((*path, "few_shot"), entry["few_shot"], entry)
 
@@ -80,6 +83,10 @@ def _few_shot(
     for position, message in enumerate(entry.get("messages", ())):
         texts.append(((*path, "messages", position, "content"), message["content"]))
     for at, text in texts:
-        problem = template_problem(text)
-        if problem is not None:
-            yield Problem(at, problem.message, line_offset=problem.line)
+        yield from _template(at, text)
+
+
+def _template(path: ConfigPath, text: str) -> Iterator[Problem]:
+    problem = template_problem(text)
+    if problem is not None:
+        yield Problem(path, problem.message, line_offset=problem.line)

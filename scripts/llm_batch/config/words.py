@@ -209,7 +209,9 @@ def foreign_key(schema: Mapping[str, Any], path: ConfigPath, key: str) -> str | 
 
 
 # Common words, which say nothing about the section that was meant.
-_IN_MANY_SECTIONS = frozenset({"name", "config", "files", "revision", "path", "id", "model", "engine", "prompts", "sampling"})
+_IN_MANY_SECTIONS = frozenset(
+    ("config", "engine", "files", "id", "model", "name", "path", "prompts", "revision", "sampling")
+)
 
 
 def _home_of(path: ConfigPath) -> str:
