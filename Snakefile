@@ -44,10 +44,13 @@ wildcard_constraints:
 localrules:
     all,
     environments,
+    models,
     runs,
     replicate,
     build_environment,
     fetch_model,
+    fetch_adapter,
+    fetch_dataset,
     shard_prompts,
     merge_run,
     evaluate_run,

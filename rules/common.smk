@@ -34,7 +34,7 @@ STAGE_FOLDER = r"[A-Za-z0-9][A-Za-z0-9._+-]*-[0-9a-f]{12}"
 ASKING = ("generate", "replicate_run")
 
 try:
-    MEMO = digests.DigestMemo(Path("results/.digests.json"))
+    MEMO = digests.DigestMemo(Path("results/.digests.json"), logger.info)
     CONFIG = load_config(config, [Path(path) for path in workflow.configfiles])
     EXTERNALS = external.ExternalRecords(Path("results/.externals.json"))
     GPUS = capacity.limit_gpus(workflow)

@@ -32,13 +32,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder: Path = arguments.output.parent
     identity: dict[str, Any] = arguments.identity
     snapshot = folder / "snapshot"
+    memo = DigestMemo(folder.parent.parent / MEMO)
     if "repo" in identity:
         quiet_client()
-        memo = DigestMemo(folder.parent.parent / MEMO)
         adapter = link_hub_model(snapshot, identity, Wanted([SETTINGS, WEIGHTS]), memo)
-        memo.save()
     else:
-        adapter = link_local_adapter(snapshot, arguments.path, identity["files"])
+        adapter = link_local_adapter(snapshot, arguments.path, identity["files"], memo)
+    memo.save()
     adapter["rank"] = adapter_rank(snapshot)
     adapter["tensors"] = len(tensor_shapes(snapshot / WEIGHTS))
     write_identity(folder, "adapters", identity)
@@ -47,9 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def link_local_adapter(snapshot: Path, path: Path, files: Mapping[str, str]) -> dict[str, Any]:
+def link_local_adapter(
+    snapshot: Path, path: Path, files: Mapping[str, str], memo: DigestMemo
+) -> dict[str, Any]:
     """Check a local adapter against the digests of the plan, link it and tell its files."""
-    check_files(path, files)
+    check_files(path, files, memo)
     link(snapshot, path)
     listing = [
         {"path": name, "bytes": (path / name).stat().st_size, "sha256": digest}

@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         wanted = Wanted(identity.get("files"), arguments.pickled)
         model = link_hub_model(snapshot, identity, wanted, memo)
     else:
-        model = link_local_model(snapshot, arguments.path, identity)
+        model = link_local_model(snapshot, arguments.path, identity, memo)
     memo.save()
     if "code" in identity:
         changed = localise(snapshot, identity["code"], code_fetcher(memo))
@@ -121,10 +121,12 @@ def hub_listed(path: Path, file: HubFile, memo: DigestMemo) -> dict[str, Any]:
     }
 
 
-def link_local_model(snapshot: Path, path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
+def link_local_model(
+    snapshot: Path, path: Path, identity: Mapping[str, Any], memo: DigestMemo
+) -> dict[str, Any]:
     """Check a local model against its identity, link it and return its model.json."""
     files: dict[str, str] = identity["files"]
-    check_files(path, files)
+    check_files(path, files, memo)
     if "code" in identity:
         link_each(snapshot, path, sorted(files))
     else:
@@ -136,13 +138,16 @@ def link_local_model(snapshot: Path, path: Path, identity: Mapping[str, Any]) ->
     return {"source": str(path), "files": listing}
 
 
-def check_files(source: Path, files: Mapping[str, str]) -> None:
-    """Raise `WorkflowError` if a file of the model is not what the plan saw."""
+def check_files(source: Path, files: Mapping[str, str], memo: DigestMemo) -> None:
+    """Raise `WorkflowError` if a file of the model is not what the plan saw.
+
+    What the plan hashed a moment ago, and has the same size, times and inode, is not hashed again.
+    """
     for name, expected in files.items():
         path = source / name
         if not path.is_file():
             raise WorkflowError(f"{path}: gone since the workflow was planned; run it again")
-        found = file_sha256(path)
+        found = memo.sha256(path)
         if found != expected:
             raise WorkflowError(
                 f"{path}: changed since the workflow was planned (sha256 {found[:12]}…, expected "

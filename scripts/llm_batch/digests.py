@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
 import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypedDict
 
@@ -19,6 +22,11 @@ RACY_SECONDS = 2.0
 
 LARGE_BYTES = 1 << 30
 """Files from this size on are announced, because hashing them takes seconds."""
+
+LINE_INTERVAL_S = 10.0
+BLOCK_BYTES = 4 << 20
+THREADS = 4
+"""Hashing leaves Python's lock; more files at a time would only make a disk seek."""
 
 
 class Entry(TypedDict):
@@ -36,10 +44,17 @@ class DigestMemo:
     Losing the file, or an entry to another process that saves at the same moment, costs time only.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, tell: Callable[[str], None] = log.info) -> None:
+        """Load the memo at `path`; `tell` gets the lines that say how far hashing is."""
         self._path = path
+        self._tell = tell
         self._entries: dict[str, Entry] = _load(path)
-        self._changed = False
+        self._new: dict[str, Entry] = {}
+
+    def sha256_all(self, paths: Sequence[Path]) -> list[str]:
+        """Return the sha256 of each path, several files hashed at a time; see `sha256`."""
+        with ThreadPoolExecutor(THREADS) as pool:
+            return list(pool.map(self.sha256, paths))
 
     def sha256(self, path: Path) -> str:
         """Return the sha256 of `path`; raise `WorkflowError` if it cannot be read."""
@@ -49,9 +64,7 @@ class DigestMemo:
             known = self._entries.get(str(real))
             if known is not None and _same(known, before):
                 return known["sha256"]
-            if before.st_size >= LARGE_BYTES:
-                log.info("hashing %s (%.1f GB), once", path, before.st_size / 1e9)
-            digest = file_sha256(real)
+            digest = self._hash(path, real, before.st_size)
             after = real.stat()
         except OSError as error:
             raise WorkflowError(f"{path}: cannot be read: {error.strerror}") from error
@@ -60,6 +73,20 @@ class DigestMemo:
         self._remember(real, after, digest)
         return digest
 
+    def _hash(self, path: Path, real: Path, size: int) -> str:
+        if size < LARGE_BYTES:
+            return file_sha256(real)
+        self._tell(f"hashing {path} ({size / 1e9:.1f} GB), once")
+        digest, done, told = hashlib.sha256(), 0, time.monotonic()
+        with real.open("rb") as stream:
+            while block := stream.read(BLOCK_BYTES):
+                digest.update(block)
+                done += len(block)
+                if time.monotonic() - told >= LINE_INTERVAL_S:
+                    told = time.monotonic()
+                    self._tell(f"hashing {path}: {done / 1e9:.1f} of {size / 1e9:.1f} GB")
+        return digest.hexdigest()
+
     def learn(self, path: Path, sha256: str) -> None:
         """Remember a digest that was just computed of the same bytes under another name."""
         real = path.resolve()
@@ -67,23 +94,24 @@ class DigestMemo:
 
     def _remember(self, real: Path, stat: os.stat_result, sha256: str) -> None:
         if time.time() - stat.st_mtime > RACY_SECONDS:
-            self._entries[str(real)] = {
+            entry: Entry = {
                 "size": stat.st_size,
                 "mtime_ns": stat.st_mtime_ns,
                 "inode": stat.st_ino,
                 "sha256": sha256,
             }
-            self._changed = True
+            self._entries[str(real)] = self._new[str(real)] = entry
 
     def save(self) -> None:
         """Write the memo if anything was added; a read-only folder is not an error."""
-        if not self._changed:
+        if not self._new:
             return
         try:
-            write_json_atomic(self._path, self._entries)
+            # Others may have saved since this was loaded: a model of hours is not hashed again.
+            write_json_atomic(self._path, {**_load(self._path), **self._new})
         except (OSError, WorkflowError) as error:
             log.debug("digests are not remembered: %s", error)
-        self._changed = False
+        self._new = {}
 
 
 def _load(path: Path) -> dict[str, Entry]:

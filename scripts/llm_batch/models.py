@@ -37,7 +37,10 @@ def model_files(folder: Path) -> list[Path]:
 
 def local_model_identity(folder: Path, memo: DigestMemo) -> dict[str, Any]:
     """Return the identity of a local model folder: the sha256 of each file that matters."""
-    return {"files": {path.as_posix(): memo.sha256(folder / path) for path in model_files(folder)}}
+    files = model_files(folder)
+    digests = memo.sha256_all([folder / path for path in files])
+    names = [path.as_posix() for path in files]
+    return {"files": dict(zip(names, digests, strict=True))}
 
 
 def _hidden(path: Path) -> bool:

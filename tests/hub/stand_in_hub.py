@@ -2,7 +2,8 @@
 
 Two servers, as there are two: the hub (listings, small files, redirects) and a store for the
 bodies of LFS files at another origin, which must never see a token. Faults are injected by
-`StandInHub.faults`. Not here: Xet, uploads, everything that is not about reading files.
+`StandInHub.faults`. Not here: the Xet protocol (a repository can be offered by Xet, and
+its token is then refused), uploads, everything that is not about reading files.
 
     python -m tests.hub.stand_in_hub FOLDER OWNER/NAME    serve a folder until Ctrl-C
 """
@@ -303,6 +304,9 @@ class _HubHandler(_Handler):
             self.error(404, "EntryNotFound", "Entry not found", commit_header)
             return
         linked = {"X-Linked-Size": str(len(file.data)), "X-Linked-ETag": f'"{file.etag}"'}
+        if file.lfs and repo.xet:
+            route = f"{self.hub.url}/api/{kind}/{name}/xet-read-token/{commit}"
+            linked |= {"X-Xet-Hash": file.xet_hash, "X-Xet-Refresh-Route": route}
         if file.lfs:
             location = f"{self.hub.store_url}/{file.sha256}?X-Signature=stand-in"
             self.respond(302, {"Location": location, **linked, **commit_header})

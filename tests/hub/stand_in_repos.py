@@ -50,7 +50,12 @@ class StandInFile:
         """What the hub calls this version of the file."""
         return self.sha256 if self.lfs else self.blob_id
 
-    def listing(self, path: str) -> dict[str, Any]:
+    @property
+    def xet_hash(self) -> str:
+        """What Xet would call the file; made up, as nothing here speaks Xet."""
+        return hashlib.sha256(b"xet" + self.data).hexdigest()
+
+    def listing(self, path: str, xet: bool = False) -> dict[str, Any]:
         """Return the entry of the tree endpoint."""
         entry: dict[str, Any] = {
             "type": "file",
@@ -61,17 +66,23 @@ class StandInFile:
         if self.lfs:
             pointer = len(lfs_pointer(self.data))
             entry["lfs"] = {"oid": self.sha256, "size": len(self.data), "pointerSize": pointer}
+            if xet:
+                entry["xetHash"] = self.xet_hash
         return entry
 
 
 @dataclass
 class StandInRepo:
-    """A repository; `gated` ones show their listing to all and their files to `readers` only."""
+    """A repository; `gated` ones show their listing to all and their files to `readers` only.
+
+    The LFS files of a `xet` one are offered by Xet as well, as most are on the real hub.
+    """
 
     kind: str
     name: str
     private: bool = False
     gated: bool = False
+    xet: bool = False
     readers: set[str] = field(default_factory=set)
     commits: dict[str, dict[str, StandInFile]] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
@@ -112,7 +123,7 @@ class StandInRepo:
             }
             for name in folders
         ]
-        return entries + [file.listing(path) for path, file in sorted(files.items())]
+        return entries + [file.listing(path, self.xet) for path, file in sorted(files.items())]
 
     def info(self, commit: str) -> dict[str, Any]:
         """Return what the hub tells of the repository at a commit."""

@@ -195,8 +195,8 @@ def test_a_full_disk_is_told_before_anything_is_fetched(
     listing = weights.listing
     huge = 10**15
 
-    def claim(path: str) -> dict[str, Any]:
-        entry = listing(path)
+    def claim(path: str, xet: bool = False) -> dict[str, Any]:
+        entry = listing(path, xet)
         return {**entry, "size": huge, "lfs": {**entry["lfs"], "size": huge}}
 
     weights.listing = claim  # type: ignore[method-assign]

@@ -64,6 +64,19 @@ def test_what_is_in_the_cache_is_not_fetched_again(
     assert fetching.bodies() == []
 
 
+def test_files_that_xet_offers_too_are_fetched_by_ranges(
+    fetching: Fetching, model_bytes: dict[str, bytes]
+) -> None:
+    identity = publish(fetching.hub, model_bytes, xet=True)
+    fetching.hub.faults.append(Fault("X-Signature", method="GET"))  # The header, for the size.
+    fetching.hub.faults.append(Fault("X-Signature", cut_after=1_000_000))
+    said = fetching.fetch(identity)
+    assert said.code == 0, said.text
+    snapshot = fetching.stage(identity) / "snapshot"
+    assert {path.name: path.read_bytes() for path in snapshot.iterdir()} == model_bytes
+    assert not any("xet" in asked.path for asked in fetching.hub.asked)
+
+
 @pytest.mark.parametrize("why", ["offline", "no network"])
 def test_a_full_cache_is_enough_without_the_hub(
     fetching: Fetching, model_bytes: dict[str, bytes], why: str

@@ -106,3 +106,31 @@ def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
     aged(tmp_path / "model/config.json", "{}")
     with pytest.raises(WorkflowError, match="no weights"):
         model_files(tmp_path / "model")
+
+
+def test_what_another_process_remembered_meanwhile_is_kept(tmp_path: Path) -> None:
+    first, second = (DigestMemo(tmp_path / "memo.json") for _ in range(2))
+    paths = [aged(tmp_path / name, name) for name in ("a", "b")]
+    digests_ = [first.sha256(paths[0]), second.sha256(paths[1])]
+    second.save()
+    first.save()
+    assert DigestMemo(tmp_path / "memo.json").sha256_all(paths) == digests_
+    saved = (tmp_path / "memo.json").read_text()
+    assert all(digest in saved for digest in digests_)
+
+
+def test_hashing_a_large_file_says_how_far_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(digests, "LARGE_BYTES", 1000)
+    monkeypatch.setattr(digests, "BLOCK_BYTES", 400)
+    monkeypatch.setattr(digests, "LINE_INTERVAL_S", 0.0)
+    large, small = aged(tmp_path / "large", "x" * 1000), aged(tmp_path / "small", "x")
+    told: list[str] = []
+    memo = DigestMemo(tmp_path / "memo.json", told.append)
+    assert memo.sha256(large) == addresses.file_sha256(large)
+    memo.sha256(small)
+    assert told[0] == f"hashing {large} (0.0 GB), once"
+    assert len(told) == 4
+    memo.sha256(large)
+    assert len(told) == 4
