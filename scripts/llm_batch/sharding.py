@@ -5,8 +5,9 @@ DuckDB does the joins and the sorting, on disk where memory is short.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -130,9 +131,17 @@ def write_reused(connection: duckdb.DuckDBPyConnection, path: Path) -> int:
 
 OPEN = "requests ANTI JOIN chosen USING (key, max_tokens)"
 
+PIECES = 64
+"""A shard gets so many pieces from all over the sorted requests. How long answers become is not
+known, but alike prompts have alike answers: a shard of neighbours only was busy four times as long
+as the others where a tenth of the prompts, all beginning alike, had answers ten times as long
+(tests/peers/tail.py). A piece is long enough for prompts that share a beginning to meet in it."""
+
+PIECE_REQUESTS = 16
+
 # Twice the same hash only moves a cut by one request.
 EXPECTED = f"""
-SELECT coalesce(sum(expected_tokens), 0)
+SELECT coalesce(sum(expected_tokens), 0), count(*)
 FROM (SELECT DISTINCT hash(key, max_tokens), expected_tokens FROM {OPEN})
 """
 
@@ -149,19 +158,29 @@ def write_shards(
     shards: int,
     samplings: Sequence[SamplingText],
 ) -> list[ShardCount]:
-    """Cut the open requests into `shards` files of equal expected tokens, neighbours together.
+    """Cut the open requests into `shards` files of equal expected tokens.
 
+    Sorted, they are cut into pieces, and each piece goes to the shard that has least so far.
     `samplings` are the texts of all samplings of the batch, by number.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    total = int(first_row(connection, EXPECTED)[0])
+    total, requests = map(int, first_row(connection, EXPECTED))
+    pieces = shards * min(PIECES, max(1, requests // (shards * PIECE_REQUESTS)))
     ordered_sql = ORDERED.format(adapter=_adapter_order(samplings))
     ordered = _Requests(connection.sql(ordered_sql).to_arrow_reader(STREAM_ROWS))
-    counts = []
-    for shard in range(shards):
-        until = total * (shard + 1) // shards if shard + 1 < shards else None
-        with atomic_path(folder / f"{shard}.jsonl") as path, path.open("wb") as stream:
-            counts.append(_write_shard(ordered, until, stream, samplings))
+    counts = [ShardCount(0, 0)] * shards
+    least = [(0, shard) for shard in range(shards)]
+    with ExitStack() as stack:
+        paths = [
+            stack.enter_context(atomic_path(folder / f"{shard}.jsonl")) for shard in range(shards)
+        ]
+        for piece in range(pieces):
+            until = total * (piece + 1) // pieces if piece + 1 < pieces else None
+            _, shard = heapq.heappop(least)
+            # Opened again for each piece: a process may not have 10 000 files open.
+            with paths[shard].open("ab") as stream:
+                counts[shard] = _write_piece(ordered, until, stream, samplings, counts[shard])
+            heapq.heappush(least, (counts[shard].expected_tokens, shard))
     return counts
 
 
@@ -174,10 +193,15 @@ def _adapter_order(samplings: Sequence[SamplingText]) -> str:
     return f"list_extract({[places[name] for name in names]}, sampling + 1),"
 
 
-def _write_shard(
-    requests: _Requests, until: int | None, stream: BinaryIO, samplings: Sequence[SamplingText]
+def _write_piece(
+    requests: _Requests,
+    until: int | None,
+    stream: BinaryIO,
+    samplings: Sequence[SamplingText],
+    before: ShardCount,
 ) -> ShardCount:
-    count = expected = 0
+    """Append the requests that begin below `until` expected tokens; return the shard's counts."""
+    count, expected = before
     for batch in requests.before(until):
         stream.write(_text(request_lines(batch, samplings)))
         count += batch.num_rows

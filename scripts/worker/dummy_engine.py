@@ -8,6 +8,7 @@ length                mean number of tokens of an answer (16)
 crash_after           answers after which the engine kills its process, at every start
 hang_after            answers after which the engine stops, at every start
 out_of_memory_starts  starts of a shard that fail for want of memory (0)
+long                  text in prompts whose answers are ten times as long
 gpus                  leased by the supervisor for it, and left idle
 poison                text that kills the process while a prompt with it is in the engine
 """
@@ -35,6 +36,7 @@ from scripts.worker.settings import Settings
 MAX_MODEL_LEN = 4096
 MAX_NUM_SEQS = 256
 MEAN_LENGTH = 16
+LONG_FACTOR = 10
 
 HANG_S = 3600.0
 
@@ -68,6 +70,7 @@ class DummyEngine:
         self._crash_after = dummy.get("crash_after")
         self._hang_after = dummy.get("hang_after")
         self._poison = dummy.get("poison")
+        self._long = dummy.get("long")
         self._waiting: deque[tuple[str, Prepared]] = deque()
         self._running: list[tuple[int, int, str, Prepared]] = []
         self._now = 0
@@ -104,6 +107,8 @@ class DummyEngine:
         first = hashlib.blake2b(content).digest()
         # 0.5 to 1.5 times the mean, and never beyond the limit or the context.
         wanted = max(1, self._length // 2 + first[0] * (self._length + 1) // 256)
+        if self._long is not None and self._long in text:
+            wanted *= LONG_FACTOR
         room = min(request["max_tokens"], self._max_model_len - len(kept))
         ids = token_ids(first, content, min(wanted, room))
         return Prepared(

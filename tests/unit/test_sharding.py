@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -150,7 +151,34 @@ def test_shards_are_balanced_by_expected_tokens(
     counts, _ = cut(connection, tmp_path, 2)
     total = sum(count.expected_tokens for count in counts)
     assert max(count.expected_tokens for count in counts) - total / 2 <= 1000
-    assert counts[0].requests < counts[1].requests / 10
+
+
+def test_every_shard_gets_a_part_of_prompts_that_begin_alike(
+    connection: duckdb.DuckDBPyConnection, tmp_path: Path
+) -> None:
+    """Alike prompts have alike answers, and nobody knows how long those become."""
+    rows = [
+        {
+            "key": f"k{number:05}",
+            "max_tokens": 16,
+            "prompt": f'"{"essay" if number < 800 else "question"} {number:05}"',
+            "sampling": 0,
+            "expected_tokens": 10,
+        }
+        for number in range(8000)
+    ]
+    write_requests(connection, tmp_path, rows)
+    load_answers(connection, [], tmp_path)
+    write_reused(connection, tmp_path / "reused.parquet")
+    counts, requests = cut(connection, tmp_path, 4)
+    assert {count.requests for count in counts} == {2000}
+    essays = [sum("essay" in str(r["prompt"]) for r in shard) for shard in requests]
+    assert max(essays) - min(essays) <= 8000 / 4 / 64 + 1
+    # Neighbours stay together: samples of one prompt, and prompts with a common beginning.
+    keys = [int(request["key"][1:]) for request in requests[0]]
+    following = sum(b == a + 1 for a, b in itertools.pairwise(keys))
+    assert following >= 2000 - 64 - 1
+    assert keys == sorted(keys)
 
 
 def test_a_torn_last_line_and_a_broken_line_are_dropped(tmp_path: Path) -> None:
