@@ -26,7 +26,7 @@ from scripts.llm_batch.addresses import (
     write_manifest,
 )
 from scripts.llm_batch.answers import engine_journals, read_journals
-from scripts.llm_batch.config.records import DataSet, FewShot, Prompts
+from scripts.llm_batch.config.records import Prompts
 from scripts.llm_batch.cycles import cycles_ignored
 from scripts.llm_batch.data.source import prompt_source
 from scripts.llm_batch.digests import DigestMemo
@@ -39,6 +39,7 @@ from scripts.llm_batch.expansion import (
 )
 from scripts.llm_batch.ledger import Requester, SamplingText
 from scripts.llm_batch.parquet import TableWriter, table_writer
+from scripts.llm_batch.prompts_identity import prompts_of
 from scripts.llm_batch.requests import sampling_key
 from scripts.llm_batch.sharding import (
     database,
@@ -210,53 +211,6 @@ def move_rows(source: Path, writer: TableWriter) -> None:
         for batch in stream:
             writer.write(batch)
     source.unlink()
-
-
-def prompts_of(path: Path, identity: Mapping[str, Any]) -> Prompts:
-    """Return the prompts section that `identity` was made from."""
-    messages, few_shot = identity.get("messages"), identity.get("few_shot")
-    return Prompts(
-        name=path.stem,
-        path=str(path),
-        template=identity.get("template"),
-        messages=tuple(messages) if messages is not None else None,
-        reference=identity.get("reference"),
-        id=identity.get("id"),
-        limit=identity.get("limit"),
-        on_too_long=identity.get("on_too_long", "error"),
-        chat_template_kwargs=identity.get("chat_template_kwargs", {}),
-        data_set=data_set_of(identity) if "dataset" in identity else None,
-        filter=identity.get("filter"),
-        sample_seed=identity.get("sample_seed"),
-        few_shot=few_shot_of(few_shot) if few_shot is not None else None,
-        body_settings=identity.get("body_settings", "refuse"),
-    )
-
-
-def data_set_of(identity: Mapping[str, Any]) -> DataSet:
-    """Return the data set that a prompts identity names."""
-    files = identity.get("files")
-    return DataSet(
-        repo=identity["dataset"],
-        revision=identity.get("revision"),
-        config=identity.get("config"),
-        split=identity.get("split"),
-        files=None if files is None else tuple(files),
-    )
-
-
-def few_shot_of(identity: Mapping[str, Any]) -> FewShot:
-    """Return the few-shot examples that a prompts identity describes; their path is told apart."""
-    messages = identity.get("messages")
-    return FewShot(
-        count=identity["count"],
-        seed=identity["seed"],
-        path=None,
-        split=identity.get("split"),
-        filter=identity.get("filter"),
-        template=identity.get("template"),
-        messages=tuple(messages) if messages is not None else None,
-    )
 
 
 def check_data(prompts: Mapping[str, Any], results: Path) -> None:

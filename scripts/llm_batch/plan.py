@@ -17,9 +17,7 @@ from scripts.llm_batch.config.records import (
     Adapter,
     Comparisons,
     Config,
-    DataSet,
     Engine,
-    FewShot,
     Model,
     Prompts,
     ReportOptions,
@@ -35,6 +33,7 @@ from scripts.llm_batch.gpus.capacity import AUTO, replicas
 from scripts.llm_batch.gpus.sizes import parallel_size
 from scripts.llm_batch.hub.selection import refuse_pickled
 from scripts.llm_batch.models import local_model_identity
+from scripts.llm_batch.prompts_identity import data_set_identity, prompts_identity, without_none
 from scripts.llm_batch.requests import is_greedy
 
 DUMMY = "dummy"
@@ -186,66 +185,12 @@ def make_plan(
     )
 
 
-def prompts_identity(prompts: Prompts, memo: DigestMemo) -> dict[str, Any]:
-    """Return what decides the prompts: the data's digest and how rows become prompts."""
-    data_set = prompts.data_set
-    identity = {
-        **(_data_identity(prompts.path, memo) if data_set is None else {}),
-        **(_data_set_identity(data_set) if data_set is not None else {}),
-        "filter": prompts.filter,
-        "few_shot": _few_shot_identity(prompts.few_shot, memo) if prompts.few_shot else None,
-        "sample_seed": prompts.sample_seed,
-        "body_settings": None if prompts.body_settings == "refuse" else prompts.body_settings,
-        "template": prompts.template,
-        "messages": list(prompts.messages) if prompts.messages is not None else None,
-        "chat_template_kwargs": dict(prompts.chat_template_kwargs) or None,
-        "reference": prompts.reference,
-        "id": prompts.id,
-        "limit": prompts.limit,
-        "on_too_long": None if prompts.on_too_long == "error" else prompts.on_too_long,
-    }
-    return _without_none(identity)
-
-
-def _data_identity(name: str, memo: DigestMemo) -> dict[str, Any]:
-    path = Path(name)
-    compressed = path.suffix in {".gz", ".zst"}
-    return {
-        "data": memo.sha256(path),
-        "format": "".join(path.suffixes[-2:]) if compressed else path.suffix,
-    }
-
-
-def _data_set_identity(data_set: DataSet) -> dict[str, Any]:
-    identity = {
-        "dataset": data_set.repo,
-        "revision": data_set.revision,
-        "config": data_set.config,
-        "split": data_set.split,
-        "files": list(data_set.files) if data_set.files else None,
-    }
-    return _without_none(identity)
-
-
-def _few_shot_identity(few_shot: FewShot, memo: DigestMemo) -> dict[str, Any]:
-    identity = {
-        **(_data_identity(few_shot.path, memo) if few_shot.path else {}),
-        "count": few_shot.count,
-        "seed": few_shot.seed,
-        "split": few_shot.split,
-        "filter": few_shot.filter,
-        "template": few_shot.template,
-        "messages": list(few_shot.messages) if few_shot.messages is not None else None,
-    }
-    return _without_none(identity)
-
-
 def data_set_stage(prompts: Prompts) -> Stage | None:
     """Return the stage that fetches the data set of a prompts section; None for a local file."""
     data_set = prompts.data_set
     if data_set is None:
         return None
-    identity = _data_set_identity(data_set)
+    identity = data_set_identity(data_set)
     identity.pop("split", None)
     examples = prompts.few_shot.split if prompts.few_shot else None
     splits = sorted({split for split in (data_set.split, examples) if split})
@@ -275,7 +220,7 @@ def engine_identity(
         "dummy": dict(engine.dummy) if engine.backend == DUMMY else None,
         "determinism": determinism if determinism != "fast" else None,
     }
-    return _without_none(identity)
+    return without_none(identity)
 
 
 def sampling_identity(sampling: Sampling) -> dict[str, Any]:
@@ -284,10 +229,6 @@ def sampling_identity(sampling: Sampling) -> dict[str, Any]:
     if not is_greedy(sampling.params):
         identity["seed"] = sampling.seed
     return identity
-
-
-def _without_none(identity: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in identity.items() if value is not None}
 
 
 def _used_prompts(config: Config) -> list[str]:
@@ -365,7 +306,7 @@ def hub_identity(model: Model | Adapter) -> dict[str, Any]:
     if isinstance(model, Model):
         identity["files"] = list(model.files) if model.files else None
         identity["code"] = dict(model.code) if model.code else None
-    return _without_none(identity)
+    return without_none(identity)
 
 
 def _plan_adapters(config: Config, memo: DigestMemo) -> dict[str, FetchPlan]:
@@ -403,7 +344,7 @@ def _run_stage(
         "prompts": prompts,
         "sampling": sampling_identity(sampling),
     }
-    return make_stage("runs", run.name, _without_none(identity))
+    return make_stage("runs", run.name, without_none(identity))
 
 
 def _refuse_twins(stages: Sequence[Stage]) -> None:

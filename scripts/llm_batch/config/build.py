@@ -156,10 +156,10 @@ def _prompts(name: str, entry: Mapping[str, Any]) -> Prompts:
         id=entry.get("id"),
         limit=None if limit is None else int(limit),
         on_too_long=entry.get("on_too_long", "error"),
-        data_set=_data_set(entry) if "dataset" in entry else None,
+        data_set=data_set_of(entry) if "dataset" in entry else None,
         filter=entry.get("filter"),
         sample_seed=None if entry.get("sample_seed") is None else int(entry["sample_seed"]),
-        few_shot=_few_shot(entry["few_shot"]) if entry.get("few_shot") else None,
+        few_shot=few_shot_of(entry["few_shot"]) if entry.get("few_shot") else None,
         body_settings=entry.get("body_settings", "refuse"),
     )
 
@@ -168,7 +168,8 @@ def _messages(messages: Sequence[Mapping[str, str]] | None) -> tuple[dict[str, s
     return None if messages is None else tuple(dict(message) for message in messages)
 
 
-def _data_set(entry: Mapping[str, Any]) -> DataSet:
+def data_set_of(entry: Mapping[str, Any]) -> DataSet:
+    """Return the data set that an entry of prompts, or the identity made of one, names."""
     files = entry.get("files")
     return DataSet(
         repo=entry["dataset"],
@@ -179,7 +180,8 @@ def _data_set(entry: Mapping[str, Any]) -> DataSet:
     )
 
 
-def _few_shot(entry: Mapping[str, Any]) -> FewShot:
+def few_shot_of(entry: Mapping[str, Any]) -> FewShot:
+    """Return the examples that `few_shot`, or the identity made of it, describes."""
     return FewShot(
         count=int(entry["count"]),
         seed=int(entry.get("seed", 0)),
