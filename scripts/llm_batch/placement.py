@@ -14,7 +14,9 @@ from scripts.llm_batch.addresses import address, canonical_json, read_json
 from scripts.llm_batch.config.errors import display_path
 from scripts.llm_batch.config.records import Config
 from scripts.llm_batch.errors import ConfigError, WorkflowError
-from scripts.llm_batch.plan import BatchPlan, EnginePlan, FetchPlan, Plan, Stage
+from scripts.llm_batch.fetch_plan import FetchPlan
+from scripts.llm_batch.plan import BatchPlan, EnginePlan, Plan
+from scripts.llm_batch.stages import Stage
 
 ARGUMENT_BYTES = 120_000
 """Linux takes 131 072 bytes in one argument, and Snakemake hands a shell command as one."""

@@ -11,15 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts.llm_batch.adapters import local_adapter_identity
-from scripts.llm_batch.addresses import address
 from scripts.llm_batch.config.records import (
-    Adapter,
     Comparisons,
     Config,
     Engine,
-    Model,
-    Prompts,
     ReportOptions,
     Run,
     Sampling,
@@ -27,45 +22,23 @@ from scripts.llm_batch.config.records import (
 from scripts.llm_batch.digests import DigestMemo
 from scripts.llm_batch.environments.external import ExternalRecords
 from scripts.llm_batch.environments.sources import Source, find_source
-from scripts.llm_batch.errors import ConfigError, WorkflowError
+from scripts.llm_batch.errors import ConfigError
 from scripts.llm_batch.evaluation.metric_files import with_digests
+from scripts.llm_batch.fetch_plan import (
+    FetchPlan,
+    data_set_stage,
+    few_shot_path,
+    plan_adapter,
+    plan_model,
+    prompts_path,
+)
 from scripts.llm_batch.gpus.capacity import AUTO, replicas
 from scripts.llm_batch.gpus.sizes import parallel_size
-from scripts.llm_batch.hub.selection import refuse_pickled
-from scripts.llm_batch.models import local_model_identity
-from scripts.llm_batch.prompts_identity import data_set_identity, prompts_identity, without_none
+from scripts.llm_batch.prompts_identity import prompts_identity, without_none
 from scripts.llm_batch.requests import is_greedy
+from scripts.llm_batch.stages import Stage, make_stage
 
 DUMMY = "dummy"
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One stage folder `results/<stage>/<name>-<address>/` and the identity it is made from."""
-
-    stage: str
-    name: str
-    identity: Mapping[str, Any]
-    address: str
-
-    @property
-    def folder(self) -> str:
-        """`<name>-<address>`, the wildcard in the rules."""
-        return f"{self.name}-{self.address}"
-
-
-@dataclass(frozen=True)
-class FetchPlan:
-    """A model or an adapter and where it comes from: `path` for a local folder, else the hub."""
-
-    stage: Stage
-    path: str | None
-    pickled: bool = False
-
-    @property
-    def unpinned(self) -> bool:
-        """Whether it is on the hub and has no commit yet."""
-        return self.path is None and "revision" not in self.stage.identity
 
 
 @dataclass(frozen=True)
@@ -120,11 +93,6 @@ class Plan:
     runs: Mapping[str, RunPlan]
     report: Stage
     unpinned: Sequence[str] = ()
-
-
-def make_stage(stage: str, name: str, identity: Mapping[str, Any]) -> Stage:
-    """Return the stage folder of `identity` under `results/<stage>/`."""
-    return Stage(stage, name, identity, address(stage, identity))
 
 
 def make_plan(
@@ -185,29 +153,6 @@ def make_plan(
     )
 
 
-def data_set_stage(prompts: Prompts) -> Stage | None:
-    """Return the stage that fetches the data set of a prompts section; None for a local file."""
-    data_set = prompts.data_set
-    if data_set is None:
-        return None
-    identity = data_set_identity(data_set)
-    identity.pop("split", None)
-    examples = prompts.few_shot.split if prompts.few_shot else None
-    splits = sorted({split for split in (data_set.split, examples) if split})
-    return make_stage("datasets", prompts.name, {**identity, "splits": splits or None})
-
-
-def few_shot_path(prompts: Prompts) -> str | None:
-    """Return the file of its own that few-shot examples are drawn from, if they have one."""
-    return prompts.few_shot.path if prompts.few_shot else None
-
-
-def prompts_path(prompts: Prompts) -> str:
-    """Return the file that a run waits for: the data, or the manifest of a fetched data set."""
-    stage = data_set_stage(prompts)
-    return prompts.path if stage is None else f"results/datasets/{stage.folder}/manifest.json"
-
-
 def engine_identity(
     engine: Engine, determinism: str, model: str, environment: str
 ) -> dict[str, Any]:
@@ -252,7 +197,7 @@ def _plan_engines(
         engine = config.engines[name]
         dummy = engine.backend == DUMMY
         if engine.model not in models and not dummy:
-            models[engine.model] = _plan_model(config.models[engine.model], memo)
+            models[engine.model] = plan_model(config.models[engine.model], memo)
         if engine.environment not in environments and not dummy:
             environments[engine.environment] = make_stage(
                 "environments", engine.environment, sources[engine.environment].identity
@@ -283,45 +228,11 @@ def engine_gpus(engine: Engine, device: str) -> int:
     return 0 if device == "cpu" else parallel_size(engine.args)
 
 
-def _plan_model(model: Model, memo: DigestMemo) -> FetchPlan:
-    if model.path is None:
-        identity = hub_identity(model)
-    else:
-        identity = local_model_identity(Path(model.path), memo)
-        try:
-            refuse_pickled(identity["files"], model.pickled)
-        except WorkflowError as error:
-            raise ConfigError(f"models.{model.name}.path: {model.path}: {error}") from None
-        if model.code:
-            identity["code"] = dict(model.code)
-    return FetchPlan(make_stage("models", model.name, identity), model.path, model.pickled)
-
-
-def hub_identity(model: Model | Adapter) -> dict[str, Any]:
-    """Return the identity of what is on the hub: repository, commit, and what is said besides.
-
-    Without a commit the identity only serves to show a plan; nothing is fetched by it.
-    """
-    identity: dict[str, Any] = {"repo": model.repo, "revision": model.revision}
-    if isinstance(model, Model):
-        identity["files"] = list(model.files) if model.files else None
-        identity["code"] = dict(model.code) if model.code else None
-    return without_none(identity)
-
-
 def _plan_adapters(config: Config, memo: DigestMemo) -> dict[str, FetchPlan]:
     """Return the adapters that real engines use, by name."""
     real = [run for run in config.runs if config.engines[run.engine].backend != DUMMY]
     names = dict.fromkeys(run.adapter for run in real if run.adapter)
-    return {name: _plan_adapter(config.adapters[name], memo) for name in names}
-
-
-def _plan_adapter(adapter: Adapter, memo: DigestMemo) -> FetchPlan:
-    if adapter.path is None:
-        identity = hub_identity(adapter)
-    else:
-        identity = local_adapter_identity(Path(adapter.path), memo)
-    return FetchPlan(make_stage("adapters", adapter.name, identity), adapter.path)
+    return {name: plan_adapter(config.adapters[name], memo) for name in names}
 
 
 def _adapter_address(run: Run, engine: EnginePlan, adapters: Mapping[str, Stage]) -> str | None:
