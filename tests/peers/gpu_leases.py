@@ -129,8 +129,10 @@ def check_engine(checks: Checks, gpu: RealGpu | SimulatedGpu, folder: Path) -> d
     check_energy(checks, engine, watts, None if before is None else (after or 0) - before)
     memory = {name: value for name, value in engine.items() if name.endswith("_bytes")}
     checks.note("parts of the memory, from the log", None, memory)
-    samples = [sample for path in state.glob("*.gpus.jsonl") for sample in read_samples(path)]
-    checks.note("cards that were sampled", None, samples)
+    for path in state.glob("*.gpus.jsonl"):
+        for uuid, samples in read_samples(path).items():
+            share = len(samples) / engine["wall_s"]
+            checks.note(f"samples a second of {uuid}", 0.9 < share < 1.1, round(share, 3))
     checks.note("first start", None, {n: engine[n] for n in ("compile_cache", "startup_s")})
     return dict(engine)
 
@@ -157,7 +159,6 @@ def check_energy(
         checks.note("energy / counter around the run", 0.8 < share <= 1.001, round(share, 3))
     tokens = engine["completion_tokens"]
     checks.note("J per 1000 output tokens", None, round(1000 * telemetry["energy_j"] / tokens, 2))
-    checks.note("samples a second", 0.8 < telemetry["seconds"] / engine["wall_s"] < 1.1, None)
 
 
 def check_kill(checks: Checks, gpu: RealGpu | SimulatedGpu, folder: Path) -> None:
