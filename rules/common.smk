@@ -62,12 +62,18 @@ def refuse_unpinned():
         raise WorkflowError(str(error)) from None
 
 
+def asking_jobs():
+    """The jobs that will start engines; none if outputs are only touched."""
+    if workflow.touch:
+        return []
+    return [job for job in workflow.dag.needrun_jobs() if job.rule.name in ASKING]
+
+
 def refuse_impossible_gpus():
     """A job that can never have its GPUs would wait for ever, or fail after hours of others."""
     jobs = [
         capacity.wanted_of(job, RESULTS.engine(asking_batch(job.wildcards)))
-        for job in workflow.dag.needrun_jobs()
-        if job.rule.name in ASKING
+        for job in asking_jobs()
     ]
     try:
         capacity.refuse_impossible(jobs, workflow.local_exec)
@@ -86,8 +92,7 @@ def refuse_auto_elsewhere():
 
 def refuse_impossible_engines():
     """What cannot work is told before it starts, for the engines that have something to do."""
-    jobs = [job for job in workflow.dag.needrun_jobs() if job.rule.name in ASKING]
-    batches = {asking_batch(job.wildcards) for job in jobs}
+    batches = {asking_batch(job.wildcards) for job in asking_jobs()}
     engines = [RESULTS.engine(batch) for batch in sorted(batches)]
     try:
         start.refuse_plan(

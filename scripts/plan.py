@@ -22,6 +22,7 @@ from scripts.llm_batch.config.automatic import Chooser
 from scripts.llm_batch.config.load import choose_auto, load_config
 from scripts.llm_batch.config.records import Config
 from scripts.llm_batch.digests import DigestMemo
+from scripts.llm_batch.doctor.start import look_ahead
 from scripts.llm_batch.errors import ConfigError, run_cli
 from scripts.llm_batch.forecast import EngineForecast, RunForecast, forecast
 from scripts.llm_batch.gpus.present import visible_count
@@ -55,10 +56,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     engines = [engine for engine, _ in found]
     by_folder = {run.folder: run for _, runs in found for run in runs}
     runs = [by_folder[folder] for folder in plan.runs]
+    impossible = look_ahead(plan.engines.values(), ROOT / "envs", arguments.results)
     if arguments.json:
-        print(json.dumps(document(plan, engines, runs), indent=2))
+        print(json.dumps(document(plan, engines, runs) | {"impossible": impossible}, indent=2))
     else:
         print(text(plan, engines, runs))
+        if impossible:
+            print("\nOn this machine it would be refused:", *impossible, sep="\n  ")
     return 0
 
 

@@ -167,6 +167,12 @@ REFUSED: list[tuple[Pair, str]] = [
         "args.dtype: bfloat16, or take an environment with vLLM 0.11 or newer",
     ),
     (
+        pair("gemma", vllm="0.10.1.1", args={"dtype": "float32"}),
+        "soft-cap: gemma caps its attention logits (attn_logit_softcapping 50), and "
+        "FLEX_ATTENTION, what vLLM 0.10.1.1 takes for float32 on NVIDIA A100-SXM4-80GB (8.0), "
+        "cannot; set args.dtype: bfloat16, or take an environment with vLLM 0.11 or newer",
+    ),
+    (
         pair("opt", "v100-driver-580", config={"quantization_config": {"quant_method": "fp8"}}),
         "quantization: quantisation fp8 of vLLM 0.19.1 needs compute capability 7.5, Tesla "
         "V100-SXM2-32GB (7.0) is older; take a newer card, or a model quantised otherwise",

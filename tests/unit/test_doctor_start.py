@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from scripts.llm_batch.doctor.start import SWITCH, refuse_job, refuse_plan
+from scripts.llm_batch.doctor.start import SWITCH, look_ahead, refuse_job, refuse_plan
 from scripts.llm_batch.environments.identity import environment_identity
 from scripts.llm_batch.errors import ConfigError, WorkflowError
 from scripts.llm_batch.fetch_plan import FetchPlan
@@ -70,6 +70,23 @@ def test_a_head_node_without_a_gpu_is_no_reason_where_jobs_run_elsewhere(tmp_pat
     impossible = planned("cu130", 3, tensor_parallel_size=3)
     with pytest.raises(ConfigError, match="does not divide"):
         refuse_plan([impossible], ENVS, tmp_path, False, simulated("laptop"))
+
+
+def test_looking_ahead_says_the_same_and_refuses_nothing(tmp_path: Path) -> None:
+    lines = look_ahead([planned("cu130")] * 2, ENVS, tmp_path, simulated("h100-driver-535"))
+    assert [line.partition(":")[0] for line in lines] == ["engines.small"]
+    assert look_ahead([planned("cu129")], ENVS, tmp_path, simulated("h100-driver-535")) == []
+    off = {**simulated("h100-driver-535"), SWITCH: "off"}
+    assert look_ahead([planned("cu130")], ENVS, tmp_path, off) == []
+
+
+def test_on_a_head_node_nothing_is_said_of_its_own_cards(tmp_path: Path) -> None:
+    environ = {**simulated("laptop"), "PATH": str(tmp_path)}
+    assert "no GPU" in look_ahead([planned("cu130")], ENVS, tmp_path, environ)[0]
+    program = tmp_path / "sbatch"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    assert look_ahead([planned("cu130")], ENVS, tmp_path, environ) == []
 
 
 def test_a_dummy_is_always_possible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,10 +24,10 @@ def choose_here(envs_dir: Path, environ: Mapping[str, str] = os.environ) -> Choi
     GPU, and a command that sends jobs elsewhere.
     """
     machine = visible(read_machine(Path("results"), environ), environ)
-    submitter = next((name for name in SUBMITTERS if _is_there(name, environ)), None)
-    if not machine.gpus and submitter and not environ.get(SIMULATED_MACHINE):
+    command = submitter(environ)
+    if not machine.gpus and command and not environ.get(SIMULATED_MACHINE):
         raise ConfigError(
-            f"environment auto: no GPU on this node, and {submitter} sends jobs to others; name "
+            f"environment auto: no GPU on this node, and {command} sends jobs to others; name "
             "the environment, e.g. --config environment=cu128 (python -m scripts.doctor on a GPU "
             "node says which), or cpu"
         )
@@ -37,8 +37,10 @@ def choose_here(envs_dir: Path, environ: Mapping[str, str] = os.environ) -> Choi
     return Choice(choice.name, f"{choice.reason} ({machine.origin})")
 
 
-def _is_there(name: str, environ: Mapping[str, str]) -> bool:
-    return shutil.which(name, path=environ.get("PATH")) is not None
+def submitter(environ: Mapping[str, str]) -> str | None:
+    """Return the command that sends jobs to other machines, None if there is none on PATH."""
+    path = environ.get("PATH")
+    return next((name for name in SUBMITTERS if shutil.which(name, path=path)), None)
 
 
 def refuse_elsewhere(choice: Choice | None, executor: str) -> None:

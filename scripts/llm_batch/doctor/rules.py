@@ -62,7 +62,7 @@ def bfloat16(pair: Pair) -> Iterator[Finding]:
         f"{card_name(old[0])} has no bfloat16 (needs compute capability 8.0), and that is "
         f"{_whose_dtype(pair)}"
     )
-    if newer_or_equal(pair.vllm, "0.10") and "dtype" not in pair.args:
+    if newer_or_equal(pair.vllm, limits.OTHER_DTYPE_SINCE) and "dtype" not in pair.args:
         text += "; vLLM would take another format here, and the address would not say so"
     yield _no("bfloat16", text, f"set args.dtype: {number}, or take another card")
 

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from scripts.llm_batch.doctor.auto import submitter
 from scripts.llm_batch.doctor.engines import engine_problems, job_problems, refusal
 from scripts.llm_batch.doctor.examine import visible
 from scripts.llm_batch.errors import ConfigError, WorkflowError
@@ -59,6 +60,25 @@ def refuse_plan(
     message = refusal(engine_problems(engines, envs_dir, machine, results))
     if message:
         raise ConfigError(message)
+
+
+def look_ahead(
+    engines: Iterable[EnginePlan],
+    envs_dir: Path,
+    results: Path,
+    environ: Mapping[str, str] = os.environ,
+) -> list[str]:
+    """Return what would be refused if `engines` started on this machine, a line each.
+
+    On the head node of a cluster nothing is said of its own, for jobs run elsewhere.
+    """
+    engines = [engine for engine in engines if engine.environment is not None]
+    if is_off(environ) or not engines:
+        return []
+    machine = machine_here(environ)
+    elsewhere = not machine.gpus and submitter(environ) is not None
+    found = engine_problems(engines, envs_dir, None if elsewhere else machine, results)
+    return list(dict.fromkeys(map(str, found)))
 
 
 def refuse_job(

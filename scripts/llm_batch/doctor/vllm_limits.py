@@ -1,8 +1,8 @@
 """What vLLM refuses, or gets wrong in silence, by version: read in the sources of its wheels.
 
-Read were 0.6.1.post1, 0.6.3.post1, 0.7.3, 0.8.5.post1, 0.10.1.1, 0.11.2, 0.19.1, 0.25.1, 0.26.0,
-0.31.0, 0.32.0 (for CUDA) and 0.28.0 (for CPUs). Between two of them the older one's rule is taken
-to hold. What is not known here is not refused.
+Read were 0.6.1.post1, 0.6.3.post1, 0.7.3, 0.8.5.post1, 0.9.0, 0.9.2, 0.10.1.1, 0.11.2, 0.19.1,
+0.25.1, 0.26.0, 0.31.0, 0.32.0 (for CUDA) and 0.28.0 (for CPUs). Between two of them the older
+one's rule is taken to hold. What is not known here is not refused.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ BFLOAT16: Capability = (8, 0)
 
 NO_FLOAT16 = frozenset({"gemma2", "gemma3", "gemma3_text", "glm4", "plamo2"})
 """model_type that vLLM runs in bfloat16 or float32 only: vllm/config, _FLOAT16_NOT_SUPPORTED_MODELS
-(0.10.1.1 and later)."""
+(0.9.2 and later)."""
 
-NO_FLOAT16_SINCE = "0.10"
+NO_FLOAT16_SINCE = "0.9.2"
+
+OTHER_DTYPE_SINCE = "0.9"
+"""From here on `dtype: auto` means another format on a card that lacks the model's: vllm/config."""
 
 _QUANTIZATION: Mapping[str, Sequence[tuple[str, Capability]]] = {
     "aqlm": (("0.6", (6, 0)),),
@@ -113,9 +116,10 @@ def default_attention(vllm: str, capability: Capability, dtype: str) -> str | No
     """Return the attention backend that vLLM takes where it is one without soft-capping, else None.
 
     vllm/attention/selector.py (0.6) and vllm/platforms/cuda.py: FlashAttention needs compute
-    capability 8.0 and 16 bits; before 0.9 XFORMERS stood in for it, in 0.10 FLEX_ATTENTION. From
-    0.11 on it is FlashInfer or Triton, which have soft-capping.
+    capability 8.0 and 16 bits. Until 0.10 XFORMERS stands in for it (from 0.9.2 on FLEX_ATTENTION,
+    if it is for float32 only), from 0.11 on FlashInfer or Triton, which have soft-capping.
     """
     if not vllm or newer_or_equal(vllm, "0.11") or (capability >= (8, 0) and dtype != "float32"):
         return None
-    return "FLEX_ATTENTION" if newer_or_equal(vllm, "0.9") else "XFORMERS"
+    newer = newer_or_equal(vllm, "0.9.2") and capability >= (8, 0)
+    return "FLEX_ATTENTION" if newer else "XFORMERS"
