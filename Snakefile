@@ -100,10 +100,7 @@ rule replicate:
 
 
 onstart:
-    refuse_unpinned()
-    refuse_impossible_gpus()
-    refuse_auto_elsewhere()
-    refuse_impossible_engines()
+    refuse_to_start()
 
 
 onsuccess:

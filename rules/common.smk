@@ -18,10 +18,9 @@ ROOT = str(Path(workflow.basedir).resolve())
 if ROOT not in sys.path:
     sys.path.insert(0, ROOT)
 
-from scripts.llm_batch import digests, errors, placement, plan, slurm
+from scripts.llm_batch import digests, errors, placement, plan, slurm, starting
 from scripts.llm_batch.addresses import canonical_json
 from scripts.llm_batch.config.load import load_config
-from scripts.llm_batch.doctor import auto, start
 from scripts.llm_batch.environments import external
 from scripts.llm_batch.evaluation import metric_files
 from scripts.llm_batch.gpus import capacity
@@ -29,9 +28,6 @@ from scripts.llm_batch.gpus import capacity
 placement.make_programs_callable(Path(ROOT))
 
 STAGE_FOLDER = r"[A-Za-z0-9][A-Za-z0-9._+-]*-[0-9a-f]{12}"
-
-# The rules that start engines.
-ASKING = ("generate", "replicate_run")
 
 try:
     MEMO = digests.DigestMemo(Path("results/.digests.json"), logger.info)
@@ -54,49 +50,11 @@ if PLAN.unpinned:
     logger.warning(placement.unpinned_message(PLAN, workflow.configfiles))
 
 
-def refuse_unpinned():
-    """What has no commit yet can be planned, so that a new config can be looked at, but not run."""
+def refuse_to_start():
+    """What can be known to fail is told before the first job, in a line."""
     try:
-        placement.refuse_unpinned(PLAN, workflow.configfiles)
-    except errors.WorkflowError as error:
-        raise WorkflowError(str(error)) from None
-
-
-def asking_jobs():
-    """The jobs that will start engines; none if outputs are only touched."""
-    if workflow.touch:
-        return []
-    return [job for job in workflow.dag.needrun_jobs() if job.rule.name in ASKING]
-
-
-def refuse_impossible_gpus():
-    """A job that can never have its GPUs would wait for ever, or fail after hours of others."""
-    jobs = [
-        capacity.wanted_of(job, RESULTS.engine(asking_batch(job.wildcards)))
-        for job in asking_jobs()
-    ]
-    try:
-        capacity.refuse_impossible(jobs, workflow.local_exec)
-    except errors.WorkflowError as error:
-        raise WorkflowError(str(error)) from None
-
-
-def refuse_auto_elsewhere():
-    """What `auto` is was decided by this machine; jobs that a scheduler sends away need a name."""
-    if not workflow.local_exec:
-        try:
-            auto.refuse_elsewhere(CONFIG.auto, workflow.executor_plugin.name)
-        except errors.WorkflowError as error:
-            raise WorkflowError(str(error)) from None
-
-
-def refuse_impossible_engines():
-    """What cannot work is told before it starts, for the engines that have something to do."""
-    batches = {asking_batch(job.wildcards) for job in asking_jobs()}
-    engines = [RESULTS.engine(batch) for batch in sorted(batches)]
-    try:
-        start.refuse_plan(
-            engines, Path(ROOT) / "envs", Path("results"), workflow.local_exec
+        starting.refuse_to_start(
+            workflow, CONFIG, PLAN, Path(ROOT) / "envs", asked_engine
         )
     except errors.WorkflowError as error:
         raise WorkflowError(str(error)) from None
@@ -154,21 +112,26 @@ def asking_batch(wildcards):
     return wildcards.batch
 
 
+def asked_engine(wildcards):
+    """The engine that a job asks."""
+    return RESULTS.engine(asking_batch(wildcards))
+
+
 def batch_stage_folders(wildcards):
     """The environment, the model and the adapters of a batch; nothing for a dummy engine."""
     return RESULTS.stage_manifests(asking_batch(wildcards))
 
 
 def engine_spec(wildcards, output):
-    return canonical_json(RESULTS.engine(asking_batch(wildcards)).stage.identity)
+    return canonical_json(asked_engine(wildcards).stage.identity)
 
 
 def engine_folder(wildcards, output):
-    return RESULTS.engine(asking_batch(wildcards)).stage.folder
+    return asked_engine(wildcards).stage.folder
 
 
 def engine_tuning(wildcards, output):
-    return canonical_json(RESULTS.engine(asking_batch(wildcards)).tuning)
+    return canonical_json(asked_engine(wildcards).tuning)
 
 
 def engine_parts(wildcards, output):
@@ -178,7 +141,7 @@ def engine_parts(wildcards, output):
 
 def batch_gpus(wildcards):
     check_arrays()
-    return RESULTS.engine(asking_batch(wildcards)).gpus
+    return asked_engine(wildcards).gpus
 
 
 def batch_threads(wildcards):

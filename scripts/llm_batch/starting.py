@@ -1,0 +1,42 @@
+"""What is refused when a workflow starts, before its first job. A dry run plans all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from scripts.llm_batch import placement
+from scripts.llm_batch.config.records import Config
+from scripts.llm_batch.doctor import auto, start
+from scripts.llm_batch.gpus import capacity
+from scripts.llm_batch.plan import EnginePlan, Plan
+
+ASKING = ("generate", "replicate_run")
+"""The rules that start engines."""
+
+
+def refuse_to_start(
+    workflow: Any, config: Config, plan: Plan, envs: Path, engine_of: Callable[[Any], EnginePlan]
+) -> None:
+    """Raise `WorkflowError` for what can be known to fail.
+
+    `workflow` is Snakemake's, with its jobs planned; `engine_of` returns the engine that a job with
+    these wildcards asks. Refused are models and data without a commit, engines that can never have
+    their GPUs, `auto` where jobs go to other machines, and engines that cannot work.
+    """
+    placement.refuse_unpinned(plan, workflow.configfiles)
+    asked = [(job, engine_of(job.wildcards)) for job in asking_jobs(workflow)]
+    local = workflow.local_exec
+    capacity.refuse_impossible([capacity.wanted_of(*pair) for pair in asked], local)
+    if not local:
+        auto.refuse_elsewhere(config.auto, workflow.executor_plugin.name)
+    engines = {engine.stage.folder: engine for _, engine in asked}
+    start.refuse_plan(engines.values(), envs, Path("results"), local)
+
+
+def asking_jobs(workflow: Any) -> list[Any]:
+    """Return the jobs that will start engines; none if outputs are only touched."""
+    if workflow.touch:
+        return []
+    return [job for job in workflow.dag.needrun_jobs() if job.rule.name in ASKING]
