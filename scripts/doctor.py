@@ -31,7 +31,7 @@ from scripts.llm_batch.doctor.verdicts import ExaminedEngine
 from scripts.llm_batch.environments.identity import load_spec
 from scripts.llm_batch.errors import WorkflowError, run_cli
 from scripts.llm_batch.machine.read import load_machine, read_machine
-from scripts.llm_batch.machine.records import Gpu, Machine, to_json
+from scripts.llm_batch.machine.records import Gpu, Machine, Tool, to_json
 
 ENVS = Path(__file__).parents[1] / "envs"
 
@@ -100,7 +100,10 @@ def passes(examination: Examination, names: Sequence[str]) -> bool:
 
 
 def record(machine: Machine, path: Path) -> None:
-    """Write a machine to `path`, without names of users and their folders; it says when it was."""
+    """Write a machine to `path` with the day, without what tells which machine or user it was.
+
+    Left out are users, folders, and the serial numbers in UUIDs of cards.
+    """
     if not machine.is_this:
         raise WorkflowError(f"--record {path}: this is {machine.origin}, not a machine to record")
     kept = replace(
@@ -109,12 +112,26 @@ def record(machine: Machine, path: Path) -> None:
         inventory=replace(machine.inventory, gpus=tuple(map(_anonymous, machine.gpus))),
         results_disk=replace(machine.results_disk, path="results"),
         hub_disk=replace(machine.hub_disk, path="~/.cache/huggingface/hub"),
+        nvcc=_without_folder(machine.nvcc),
+        compiler=_without_folder(machine.compiler),
     )
     write_text_atomic(path, json.dumps(to_json(kept), indent=1) + "\n")
 
 
 def _anonymous(gpu: Gpu) -> Gpu:
-    return replace(gpu, processes=tuple(replace(one, user="somebody") for one in gpu.processes))
+    return replace(
+        gpu,
+        uuid=f"GPU-{gpu.index:08d}-0000-0000-0000-000000000000",
+        processes=tuple(replace(one, user="somebody") for one in gpu.processes),
+        mig_instances=tuple(
+            replace(one, uuid=f"MIG-{gpu.index:08d}-0000-0000-0000-{place:012d}")
+            for place, one in enumerate(gpu.mig_instances)
+        ),
+    )
+
+
+def _without_folder(tool: Tool | None) -> Tool | None:
+    return None if tool is None else replace(tool, path=Path(tool.path).name)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 
 Needs PyYAML, psutil and nvidia-ml-py. Prints the doctor's table and a line a check, and ends with 1
 if one failed. In FOLDER: `doctor.json`, `doctor.txt`, and `recorded-<card>-driver-<version>.json`,
-which belongs into tests/machines/.
+which belongs into tests/machines/, with its verdicts in tests/unit/test_doctor_verdicts.py.
 """
 
 from __future__ import annotations

@@ -51,7 +51,9 @@ def test_agreement_is_told_and_the_machine_is_recorded(
     assert "ok      GPU 1 PCI address: 00000000:41:00.0" in text
     assert "ok      topology: [['X', 'NV18'], ['NV18', 'X']]" in text
     kept = tmp_path / "out" / "recorded-2x-made-up-gpu-driver-580.65.06.json"
-    assert load_record(Machine, kept).origin.startswith("recorded by scripts.doctor on ")
+    recorded = load_record(Machine, kept)
+    assert recorded.origin.startswith("recorded by scripts.doctor on ")
+    assert [gpu.uuid[:12] for gpu in recorded.gpus] == ["GPU-00000000", "GPU-00000001"]
     found = json.loads((tmp_path / "out/doctor.json").read_text(encoding="utf-8"))
     assert found["machine"]["inventory"]["driver_version"] == "580.65.06"
 
