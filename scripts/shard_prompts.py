@@ -181,7 +181,7 @@ def write_ledgers(expansion: Expansion, place: Place, written: Written) -> None:
 def check_ledger(path: Path, prompts: Prompts) -> None:
     """Raise `WorkflowError` for what makes a whole prompts file useless: before any engine starts.
 
-    That is a reference that no row has, and a template that no row can fill.
+    That is one without rows, a reference that no row has, and a template that no row can fill.
     """
     ledger = pq.ParquetFile(path)
     filled = dict.fromkeys(("key", "reference"), 0)
@@ -190,7 +190,10 @@ def check_ledger(path: Path, prompts: Prompts) -> None:
             column = ledger.metadata.row_group(group).column(LEDGER.get_field_index(name))
             filled[name] += column.num_values - column.statistics.null_count
     if not ledger.metadata.num_rows:
-        return
+        raise WorkflowError(
+            f"{prompts.path}: holds no rows, so there is nothing to ask; write one JSON object a "
+            "line, or take the prompts section out of runs"
+        )
     if not filled["key"]:
         first = ledger.read_row_group(0, ["error_type", "error_message"]).slice(0, 1).to_pylist()[0]
         raise WorkflowError(

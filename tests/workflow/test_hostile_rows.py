@@ -161,12 +161,15 @@ def test_there_are_more_than_three_hundred_bad_inputs() -> None:
 
 
 def broken_files() -> dict[str, tuple[bytes, str]]:
-    """Return files that cannot be read at all, and what must be said of each."""
+    """Return files that cannot be read at all or hold nothing, and what must be said of each."""
     packed = gzip.compress(b'{"prompt": "x"}\n' * 1000)
     return {
         "cut.jsonl.gz": (packed[: len(packed) // 2], "is the file complete?"),
         "plain.jsonl.gz": (b'{"prompt": "x"}\n', "cannot be read"),
         "damaged.jsonl.gz": (packed[:20] + b"\xff" * 20 + packed[40:], "cannot be read"),
+        "empty.jsonl": (b"", "holds no rows, so there is nothing to ask"),
+        "blank.jsonl": (b"\n \r\n\t\n\n", "holds no rows, so there is nothing to ask"),
+        "mark.jsonl": (BYTE_ORDER_MARK, "holds no rows, so there is nothing to ask"),
     }
 
 
@@ -192,21 +195,6 @@ def test_files_that_cannot_be_read_are_one_line_each(fresh_project: Project) -> 
         assert words in line
     # The runs on other data are finished all the same.
     assert len(list(fresh_project.folder.glob("results/runs/*/manifest.json"))) == 2
-
-
-def test_files_without_rows_end_as_runs_without_completions(fresh_project: Project) -> None:
-    config = fresh_project.read_config()
-    for name, content in (("empty", b""), ("blank", b"\n \r\n\t\n\n"), ("mark", BYTE_ORDER_MARK)):
-        (fresh_project.folder / f"{name}.jsonl").write_bytes(content)
-        config["prompts"][name] = section(f"{name}.jsonl")
-        config["runs"].append({"engine": "toy", "prompts": name, "sampling": "greedy"})
-    fresh_project.write_config(config)
-    outcome = fresh_project.snakemake()
-    assert TRACE not in outcome.output
-    assert outcome.code == 0, outcome.output[-3000:]
-    for name in ("empty", "blank", "mark"):
-        folder = fresh_project.one(f"runs/toy.{name}.greedy-*")
-        assert (folder / "completions.jsonl").read_bytes() == b""
 
 
 @pytest.mark.engine
