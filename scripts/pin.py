@@ -2,6 +2,7 @@
 
     python -m scripts.pin my-experiment.yaml            what has no commit gets the newest
     python -m scripts.pin my-experiment.yaml --update   what has one gets the newest of main, too
+    python -m scripts.pin google/gemma-2-9b-it          prints owner/name@commit for --config model=
 
 A branch or tag that is written as `revision` is resolved; without one, `main` is. Comments, order
 and spacing of the file stay. Nothing is written if anything cannot be resolved.
@@ -14,9 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scripts.llm_batch.addresses import write_text_atomic
+from scripts.llm_batch.config.oneoff import ON_HUB
 from scripts.llm_batch.errors import ConfigError, WorkflowError, run_cli
 from scripts.llm_batch.hub.pins import Pin, find_pins, write_pins
 from scripts.llm_batch.hub.problems import explained, quiet_client
+from scripts.llm_batch.hub.source import Source
+
+CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -24,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("config", type=Path, help="the config file")
+    parser.add_argument("config", type=Path, help="the config file, or a model as owner/name")
     parser.add_argument(
         "--update", action="store_true", help="resolve main also where a commit is written"
     )
@@ -36,6 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     quiet_client()
     path: Path = arguments.config
+    named = ON_HUB.fullmatch(f"{path}" if "@" in str(path) else f"{path}@main")
+    if named and not path.exists() and path.suffix not in CONFIG_SUFFIXES:
+        print(f"{named['repo']}@{commit_of(Source(named['repo'], named['revision']))}")
+        return 0
     try:
         # Line ends are kept as they are.
         text = path.read_bytes().decode("utf-8")
@@ -56,6 +65,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not wanted:
         print(f"{path}: nothing to pin: {len(pins)} revisions, each a commit")
     return 0
+
+
+def commit_of(source: Source) -> str:
+    """Return the commit that a branch or tag means; raise `WorkflowError` without an answer."""
+    from huggingface_hub import HfApi
+
+    with explained(source):
+        info = HfApi().repo_info(source.repo, repo_type=source.kind, revision=source.revision)
+    return str(info.sha)
 
 
 def resolve(pins: Sequence[Pin]) -> dict[Pin, str]:

@@ -141,3 +141,14 @@ def test_line_ends_of_windows_stay() -> None:
         "pickled": True,
     }
     assert new.count("\n") == new.count("\r\n")
+
+
+def test_a_model_is_named_with_its_commit_for_the_command_line(
+    fetching: Fetching, config: Path
+) -> None:
+    repo = fetching.hub.repo("ann/adder")
+    said = fetching.program("scripts.pin", "ann/adder")
+    assert said.text == f"ann/adder@{repo.branches['main']}\n"
+    assert fetching.program("scripts.pin", "ann/adder@v1").text == f"ann/adder@{repo.tags['v1']}\n"
+    assert fetching.program("scripts.pin", "ann/gone").error.startswith("ann/gone@main: the hub")
+    assert "cannot be read" in fetching.program("scripts.pin", "ann/gone.yaml").error

@@ -387,3 +387,10 @@ def test_a_config_of_a_hundred_runs_is_read_quickly(project: Path) -> None:
     assert len(load(raw).runs) == 100
     # 30 ms on two slow cores; it is paid whenever a Snakefile is parsed.
     assert time.process_time() - started < 0.15
+
+
+def test_a_model_of_the_command_line_may_be_on_the_hub(project: Path) -> None:
+    config = load(base(model=f"google/gemma-2-9b-it@{'a' * 40}"))
+    model = config.models["gemma-2-9b-it"]
+    assert (model.repo, model.revision, model.path) == ("google/gemma-2-9b-it", "a" * 40, None)
+    assert {run.engine for run in config.runs} == {"gemma-2-9b-it"}

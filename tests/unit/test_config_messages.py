@@ -148,6 +148,12 @@ def test_a_problem_below_the_winning_file_is_placed_in_the_file_that_has_it(proj
         ("shards", 0, "--config: shards: expected a whole number from 1 to 10000 or auto, found 0"),
         ("model", 7, "--config: model: expected text that is not empty, found 7; put ./ before it"),
         ("model", "modls/tiny", "--config: model: no such folder: 'modls/tiny'; did you mean"),
+        (
+            "model",
+            "google/gemma@main",
+            "--config: model: 'main' can come to mean other files, a commit (40 hexadecimal "
+            "digits) cannot; `python -m scripts.pin google/gemma@main` prints it",
+        ),
         ("prompts", "data/row.jsonl", "--config: prompts: no such file: 'data/row.jsonl'; did you"),
         ("prompts", "rows.xls", "--config: prompts: expected a .jsonl, .json, .parquet, .csv"),
         (

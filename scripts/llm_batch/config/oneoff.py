@@ -11,6 +11,7 @@ from typing import Any
 from scripts.llm_batch.config.errors import COMMAND_LINE, Problem
 from scripts.llm_batch.config.schema import known_reference
 from scripts.llm_batch.errors import WorkflowError
+from scripts.llm_batch.hub.source import COMMIT
 from scripts.llm_batch.rows import read_rows
 from scripts.llm_batch.templates import field_names
 
@@ -24,6 +25,9 @@ OWN_METRICS: Mapping[str, Any] = {
     "number": {"type": "numeric_match"},
 }
 """For references of any kind; what a metric cannot use it counts as such."""
+
+ON_HUB = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)@(?P<revision>[^@]+)")
+"""A model on the hub: owner/name@commit. Without @ it is a folder."""
 
 DATA_FILE = r"\.(jsonl|json|parquet|csv|tsv|txt)(\.gz|\.zst)?$"
 
@@ -51,7 +55,7 @@ def apply_one_off(config: Section, experiment_given: bool) -> tuple[Section, lis
             result["experiment"] = EXPERIMENT
         for section in ("comparisons", "gates"):
             result.pop(section, None)
-        _replace_model(config, result)
+        problems.extend(_replace_model(config, result))
         problems.extend(_replace_prompts(config, result))
         problems.extend(_replace_runs(config, result))
     elif "sampling" in config:
@@ -85,16 +89,28 @@ def blame(config: Section, problem: Problem) -> Problem:
     return problem
 
 
-def _replace_model(config: Section, result: Section) -> None:
+def _replace_model(config: Section, result: Section) -> Iterator[Problem]:
     if "model" not in config:
         return
-    path = config["model"]
-    name = plain_name(Path(path).expanduser().resolve().name, "model")
+    path: str = config["model"]
+    on_hub = ON_HUB.fullmatch(path)
+    if on_hub and not Path(path).expanduser().exists():
+        name = plain_name(on_hub["repo"].partition("/")[2], "model")
+        model: Section = {"repo": on_hub["repo"], "revision": on_hub["revision"]}
+        if not COMMIT.fullmatch(on_hub["revision"]):
+            text = (
+                f"'{on_hub['revision']}' can come to mean other files, a commit (40 hexadecimal "
+                f"digits) cannot; `python -m scripts.pin {path}` prints it"
+            )
+            yield Problem(("model",), text)
+    else:
+        name = plain_name(Path(path).expanduser().resolve().name, "model")
+        model = {"path": path}
     engine: Section = {"model": name}
     first: Section = next(iter(config.get("engines", {}).values()), {})
     if "environment" in first:
         engine["environment"] = first["environment"]
-    result["models"] = {name: {"path": path}}
+    result["models"] = {name: model}
     result["engines"] = {name: engine}
 
 
