@@ -18,7 +18,7 @@ ROOT = str(Path(workflow.basedir).resolve())
 if ROOT not in sys.path:
     sys.path.insert(0, ROOT)
 
-from scripts.llm_batch import digests, errors, placement, plan, slurm, starting
+from scripts.llm_batch import digests, errors, interrupts, placement, plan, slurm, starting
 from scripts.llm_batch.addresses import canonical_json
 from scripts.llm_batch.config.load import load_config
 from scripts.llm_batch.environments import external
@@ -26,6 +26,8 @@ from scripts.llm_batch.evaluation import metric_files
 from scripts.llm_batch.gpus import capacity
 
 placement.make_programs_callable(Path(ROOT))
+if workflow.is_main_process:
+    interrupts.pass_interrupts_on()
 
 STAGE_FOLDER = r"[A-Za-z0-9][A-Za-z0-9._+-]*-[0-9a-f]{12}"
 

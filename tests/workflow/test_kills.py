@@ -12,12 +12,22 @@ import json
 import os
 import random
 import shutil
+import signal
+import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from tests.workflow.kills import Moment, journaled, merged, run_with_kills
+from tests.workflow.kills import (
+    Moment,
+    Session,
+    count_answers,
+    journaled,
+    merged,
+    run_with_kills,
+    wait_for_moment,
+)
 from tests.workflow.project import Project, dummy_rows, make_project
 
 KILLS = int(os.environ.get("LLM_BATCH_KILLS", "12"))
@@ -77,6 +87,25 @@ def test_kills_at_random_moments_lose_nothing_and_ask_nothing_twice(tmp_path: Pa
     facts = [json.loads(path.read_text()) for path in project.folder.glob("results/runs/*/facts*")]
     assert all(not fact["errors"] for fact in facts)
     assert project.run("--dry-run", "runs").nothing_to_do
+
+
+def test_an_interrupt_of_snakemake_alone_stops_its_engines_in_five_seconds(tmp_path: Path) -> None:
+    project = make_kill_project(tmp_path / "interrupted", seconds=300)
+    session = Session(project)
+    try:
+        wait_for_moment(session, Moment(20, 0.0, "engine"))
+        began = time.monotonic()
+        session.process.send_signal(signal.SIGINT)
+        session.end()
+        took = time.monotonic() - began
+    finally:
+        session.kill_all()
+    # Snakemake itself takes one or two more to end, and more on a busy machine.
+    assert took < 15
+    assert 20 <= count_answers(project) < REQUESTS
+    ends = (project.folder / "results/engines").glob("*/shards/*/*.*.*.json")
+    exits = [json.loads(p.read_text())["exit"] for p in ends if "engine" not in p.name]
+    assert set(exits) == {"interrupted"}
 
 
 def test_a_kill_just_after_the_last_answers_does_not_hide_what_is_left(project: Project) -> None:
