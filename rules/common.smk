@@ -9,6 +9,7 @@ Two conventions of all rules:
   (paths, tuning) must re-run nothing and identity already is part of the output's path.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -142,29 +143,22 @@ def engine_parts(wildcards, output):
 
 
 def batch_gpus(wildcards):
-    check_arrays()
     return asked_engine(wildcards).gpus
 
 
 def batch_threads(wildcards):
     """Local CPU engines take all cores, so that two of them never share; others take one."""
     uses_cpu = RESULTS.uses_cpu(asking_batch(wildcards))
-    if workflow.remote_exec or workflow.non_local_exec:
+    if workflow.remote_exec or workflow.non_local_exec or slurm.has_steps(os.environ):
         return slurm.threads(batch_gpus(wildcards), uses_cpu)
     return workflow.cores if uses_cpu else 1
 
 
-def check_arrays():
-    """The executor and its settings are known when jobs are made, not while this file is read."""
-    rules = getattr(workflow.executor_settings, "array_jobs", None)
-    try:
-        slurm.check_arrays(
-            rules,
-            workflow.nodes,
-            [(batch.engine.gpus, batch.shards) for batch in PLAN.batches.values()],
-        )
-    except errors.WorkflowError as error:
-        raise WorkflowError(str(error)) from None
+def batch_step(wildcards, output, threads):
+    """What starts a job on its own GPUs in an allocation of SLURM; nothing elsewhere."""
+    if workflow.remote_exec:
+        return ""
+    return slurm.step(os.environ, threads, batch_gpus(wildcards))
 
 
 def run_batch(wildcards):

@@ -22,12 +22,13 @@ rule generate:
         # SLURM would take the GPUs of a job from several nodes.
         nodes=1,
     params:
+        step=batch_step,
         engine=engine_spec,
         folder=engine_folder,
         tuning=engine_tuning,
         parts=engine_parts,
     shell:
-        "exec python -m scripts.generate"
+        "exec {params.step} python -m scripts.generate"
         " --requests {input.requests:q}/{wildcards.shard}.jsonl"
         " --journals results/engines/{params.folder:q}/journals"
         " --journal-name {wildcards.batch:q}.{wildcards.shard}"

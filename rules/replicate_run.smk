@@ -20,13 +20,14 @@ rule replicate_run:
         # SLURM would take the GPUs of a job from several nodes.
         nodes=1,
     params:
+        step=batch_step,
         identity=replication_identity,
         run=asked_run_folder,
         parts=engine_parts,
         few_shot=replicated_few_shot,
         tuning=engine_tuning,
     shell:
-        "exec python -m scripts.replicate_run"
+        "exec {params.step} python -m scripts.replicate_run"
         " --identity {params.identity:q} --run {params.run:q} --prompts {input.prompts:q}"
         " {params.few_shot:q} {params.parts:q} --tuning {params.tuning:q}"
         " --output {output.manifest:q} > {log:q} 2>&1"

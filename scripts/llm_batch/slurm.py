@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 from scripts.llm_batch.errors import ConfigError
+
+STEPS = "LLM_BATCH_STEPS"
+"""Set where Snakemake itself runs in an allocation, and its jobs are to be steps of it."""
 
 CPU_ENGINE_THREADS = 8
 THREADS = 2
@@ -21,27 +24,41 @@ def threads(gpus: int, uses_cpu: bool) -> int:
     return THREADS + THREADS_PER_GPU * gpus if gpus else 1
 
 
-def check_arrays(rules: str | None, jobs: int | None, batches: Iterable[tuple[int, int]]) -> None:
+def has_steps(environ: Mapping[str, str]) -> bool:
+    """Tell whether jobs are steps of one allocation: in `profiles/slurm/run.sbatch`."""
+    return bool(environ.get(STEPS) and environ.get("SLURM_JOB_ID"))
+
+
+def step(environ: Mapping[str, str], threads: int, gpus: int) -> str:
+    """Return the words that make a program a step with its own GPUs of one node; else none.
+
+    A step would take all memory of its node, and the next one would wait; with 0 they share it.
+    """
+    if not has_steps(environ):
+        return ""
+    words = ["srun", "--exact", "--nodes=1", "--ntasks=1", f"--cpus-per-task={threads}", "--mem=0"]
+    return " ".join([*words, f"--gpus-per-node={gpus}" if gpus else "--gres=none", "--input=none"])
+
+
+def check_arrays(rules: str | None, jobs: int | None, shards: Sequence[int]) -> None:
     """Refuse job arrays with which snakemake-executor-plugin-slurm 2.8 does the wrong thing.
 
-    `rules` is its setting `--slurm-array-jobs`, `jobs` that of `--jobs`; `batches` are the GPUs of
-    an engine and the number of shards, each. An array's tasks all get
-    what its first one asks for, so an engine of two GPUs would get one; and shards that are ready
-    but above `jobs` are taken for submitted, and waited for without end.
+    `rules` is its setting `--slurm-array-jobs`, `jobs` that of `--jobs`; `shards` are the GPUs of
+    each shard to be answered. An array's tasks all get what its first one asks for, so an engine
+    of two GPUs would get one; and shards that are ready but above `jobs` are taken for submitted,
+    and waited for without end.
     """
     if not {"all", "generate"} & set(re.split(r"[,;\s]+", rules or "")):
         return
-    planned = list(batches)
-    if len(sizes := sorted({gpus for gpus, _ in planned})) > 1:
+    if len(sizes := sorted(set(shards))) > 1:
         raise ConfigError(
             "--slurm-array-jobs generate: the jobs of an array all get the same GPUs, and these "
             f"engines take {' or '.join(map(str, sizes))}; leave it out, or split the config"
         )
-    shards = sum(shards for _, shards in planned)
-    if jobs is not None and jobs < shards:
+    if jobs is not None and jobs < len(shards):
         raise ConfigError(
-            f"--slurm-array-jobs generate: with --jobs {jobs} some of {shards} shards would never "
-            f"be submitted; give --jobs {shards} or more"
+            f"--slurm-array-jobs generate: with --jobs {jobs} some of {len(shards)} shards would "
+            f"never be submitted; give --jobs {len(shards)} or more"
         )
 
 

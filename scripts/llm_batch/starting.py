@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from scripts.llm_batch import placement
+from scripts.llm_batch import placement, slurm
 from scripts.llm_batch.config.records import Config
 from scripts.llm_batch.doctor import auto, start
 from scripts.llm_batch.gpus import capacity
@@ -23,12 +23,16 @@ def refuse_to_start(
 
     `workflow` is Snakemake's, with its jobs planned; `engine_of` returns the engine that a job with
     these wildcards asks. Refused are models and data without a commit, engines that can never have
-    their GPUs, `auto` where jobs go to other machines, and engines that cannot work.
+    their GPUs, job arrays that would hang, `auto` where jobs go to other machines, and engines that
+    cannot work.
     """
     placement.refuse_unpinned(plan, workflow.configfiles)
     asked = [(job, engine_of(job.wildcards)) for job in asking_jobs(workflow)]
     local = workflow.local_exec
     capacity.refuse_impossible([capacity.wanted_of(*pair) for pair in asked], local)
+    shards = [engine.gpus for job, engine in asked if job.rule.name == "generate"]
+    arrays = getattr(workflow.executor_settings, "array_jobs", None)
+    slurm.check_arrays(arrays, workflow.nodes, shards)
     if not local:
         auto.refuse_elsewhere(config.auto, workflow.executor_plugin.name)
     engines = {engine.stage.folder: engine for _, engine in asked}

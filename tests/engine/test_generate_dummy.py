@@ -279,6 +279,19 @@ def test_a_signal_stops_in_five_seconds_without_orphans(workspace: Workspace, nu
     assert workspace.facts()["deaths"] == 0
 
 
+def test_a_scheduler_that_signals_the_engine_first_has_not_killed_it(workspace: Workspace) -> None:
+    workspace.engine = dummy(latency_s=0.1)
+    workspace.write([make_request(number) for number in range(COUNT)])
+    process = workspace.start()
+    worker = workspace.worker(process)
+    workspace.wait_answers(20)
+    worker.send_signal(signal.SIGTERM)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=10) == 128 + signal.SIGTERM
+    assert workspace.exits() == ["interrupted"]
+
+
 def test_a_signal_while_the_engine_hangs_stops_in_five_seconds(workspace: Workspace) -> None:
     workspace.engine = dummy(hang_after=5)
     workspace.write([make_request(number) for number in range(COUNT)])

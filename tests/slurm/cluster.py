@@ -29,7 +29,7 @@ import psutil
 
 NODES = ("n1", "n2")
 GPUS = 2
-CPUS = 8
+CPUS = 32
 MEMORY_MB = 16_000
 """What each node claims to have; nothing checks it."""
 
@@ -92,7 +92,8 @@ class Cluster:
     @property
     def environment(self) -> dict[str, str]:
         """The variables under which SLURM's programs talk to this cluster."""
-        path = os.pathsep.join([str(self.folder / "bin"), os.environ["PATH"]])
+        folders = [str(self.folder / "bin"), str(Path(sys.executable).parent)]
+        path = os.pathsep.join([*folders, os.environ["PATH"]])
         return {**os.environ, "PATH": path, "SLURM_CONF": str(self.folder / "slurm.conf")}
 
     def call(self, *command: str) -> str:
@@ -118,6 +119,12 @@ class Cluster:
         """Drain, resume or take down a node, as an administrator does."""
         reason = [] if state == "resume" else ["reason=test"]
         self.call("scontrol", "update", f"nodename={node}", f"state={state}", *reason)
+
+    def resume(self) -> None:
+        """Make nodes that a test has drained or taken down usable again."""
+        for node in NODES:
+            with contextlib.suppress(RuntimeError):
+                self.set_node(node, "resume")
 
     def is_idle(self) -> bool:
         """Tell whether no job is left and all nodes can take one."""

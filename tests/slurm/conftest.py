@@ -40,6 +40,4 @@ def submit(cluster: Cluster) -> Iterator[Submit]:
     yield call
     for one in calls:
         one.stop()
-    for node in ("n1", "n2"):
-        if "drain" in cluster.call("sinfo", "-h", "-n", node, "-o", "%t"):
-            cluster.set_node(node, "resume")
+    cluster.resume()

@@ -19,7 +19,7 @@ from tests.workflow.project import Project, dummy_rows, make_project
 SECONDS = 150.0
 
 MEMORY_MB = 500
-POLL_S = 1
+POLL_S = 3
 """What a small and quick cluster needs otherwise than the profile says."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,42 +12,63 @@ import pytest
 
 from scripts.llm_batch.errors import ConfigError
 from scripts.llm_batch.generate.state import ShardFolder
-from scripts.llm_batch.slurm import check_arrays, job_facts, threads
+from scripts.llm_batch.slurm import check_arrays, job_facts, step, threads
+
+ROOT = Path(__file__).resolve().parents[2]
+RULES = sorted((ROOT / "rules").glob("*.smk"))
 
 
 @pytest.mark.parametrize(
-    ("rules", "jobs", "batches"),
+    ("rules", "jobs", "shards"),
     [
-        (None, 1, [(1, 4), (2, 4)]),
-        ("merge_run", 1, [(1, 4), (2, 4)]),
-        ("generate", 8, [(2, 4), (2, 4)]),
-        ("all", None, [(1, 4)]),
+        (None, 1, [1, 2]),
+        ("merge_run", 1, [1, 2]),
+        ("generate", 8, [2] * 8),
+        ("all", None, [1] * 4),
     ],
 )
 def test_arrays_that_work_are_let_through(
-    rules: str | None, jobs: int | None, batches: list[tuple[int, int]]
+    rules: str | None, jobs: int | None, shards: list[int]
 ) -> None:
-    check_arrays(rules, jobs, batches)
+    check_arrays(rules, jobs, shards)
 
 
 @pytest.mark.parametrize(
-    ("rules", "jobs", "batches", "message"),
+    ("rules", "jobs", "shards", "message"),
     [
-        ("generate", 100, [(1, 4), (2, 4)], "take 1 or 2; leave it out"),
-        ("merge_run, generate", 7, [(1, 8)], "give --jobs 8 or more"),
-        ("merge_run;all", 7, [(1, 4), (1, 4)], "some of 8 shards"),
+        ("generate", 100, [1, 2, 2], "take 1 or 2; leave it out"),
+        ("merge_run, generate", 7, [1] * 8, "give --jobs 8 or more"),
+        ("merge_run;all", 7, [1] * 8, "some of 8 shards"),
     ],
 )
 def test_arrays_that_would_hang_or_give_wrong_gpus_are_refused(
-    rules: str, jobs: int, batches: list[tuple[int, int]], message: str
+    rules: str, jobs: int, shards: list[int], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        check_arrays(rules, jobs, batches)
+        check_arrays(rules, jobs, shards)
 
 
 def test_threads_grow_with_the_gpus_and_a_rehearsal_takes_one() -> None:
     assert [threads(gpus, False) for gpus in (0, 1, 8)] == [1, 4, 18]
     assert threads(0, True) == 8
+
+
+def test_a_step_gets_its_own_cards_of_one_node_and_only_in_an_allocation() -> None:
+    allocation = {"LLM_BATCH_STEPS": "1", "SLURM_JOB_ID": "12"}
+    words = step(allocation, 4, 2).split()
+    assert words[0] == "srun"
+    assert {"--gpus-per-node=2", "--nodes=1", "--cpus-per-task=4", "--exact"} <= set(words)
+    assert "--gres=none" in step(allocation, 1, 0)
+    assert step({"SLURM_JOB_ID": "12"}, 4, 2) == step({"LLM_BATCH_STEPS": "1"}, 4, 2) == ""
+
+
+def test_every_rule_but_those_that_start_engines_runs_beside_snakemake() -> None:
+    """A new rule must be put into `localrules`, or here."""
+    rules = re.findall(r"^rule (\w+):", "".join(p.read_text() for p in RULES), re.MULTILINE)
+    snakefile = (ROOT / "Snakefile").read_text()
+    local = re.search(r"^localrules:\n((?:    \w+,\n)+)", snakefile, re.MULTILINE)
+    assert local is not None
+    assert set(rules) - set(re.findall(r"\w+", local[1])) == {"generate", "replicate_run"}
 
 
 def test_a_job_is_told_by_its_number_and_an_array_task_by_both() -> None:

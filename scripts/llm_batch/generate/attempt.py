@@ -34,6 +34,9 @@ from scripts.llm_batch.slurm import job_facts
 
 POLL_S = 0.25
 
+STOPPED = (143, -signal.SIGTERM)
+"""How a worker ends that got SIGTERM: by itself, or before it could take it."""
+
 log = logging.getLogger(__name__)
 
 
@@ -197,6 +200,10 @@ class Launcher:
                 log.info("%s", line)
             if hung := watchdog.hung(status, now):
                 return Ended(None, hung)
+        if code in STOPPED:
+            # SLURM signals all processes of a job at once: ours may come a moment later.
+            time.sleep(POLL_S)
+            self._stop.check()
         return Ended(code, None)
 
     def _write_settings(self, attempt: Attempt, parts: list[Part], window: int | None) -> Path:
