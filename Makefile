@@ -29,7 +29,7 @@ lint: development ## Check style, types and rules
 	done; exit $$status
 
 lock: workflow ## Make the locks in envs/ from their sources
-	@$(RUN) scripts.lock_environments
+	@$(RUN) scripts.lock_environment
 
 workflow:
 	@scripts/setup.sh workflow

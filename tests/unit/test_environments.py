@@ -22,8 +22,8 @@ from scripts.llm_batch.environments.identity import (
     locked_packages,
     requirement_blocks,
 )
+from scripts.llm_batch.environments.lock_wheels import best_wheel_sha256, wheel_order
 from scripts.llm_batch.errors import ConfigError, WorkflowError
-from scripts.lock_environments import best_wheel_sha256, wheel_order
 from tests.unit.tiny_environments import ROOT, Tiny, make_tiny, make_wheel, pin
 
 ENVS = ROOT / "envs"

@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 import requests
 
+from scripts.llm_batch.addresses import file_sha256
 from scripts.llm_batch.environments.conda_pins import CondaPin
 from scripts.llm_batch.environments.conda_settings import CondaSettings, addresses
 from scripts.llm_batch.environments.pip_settings import without_passwords
@@ -46,6 +47,8 @@ def obtain(
 def _obtain(pin: CondaPin, target: Path, settings: CondaSettings, wheelhouse: Path | None) -> Path:
     place = target / pin.file
     failures = []
+    if place.is_file() and file_sha256(place) == pin.sha256:
+        return place
     for source, chunks in _sources(pin, settings, wheelhouse):
         try:
             found = _write(chunks, place)

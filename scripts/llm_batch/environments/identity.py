@@ -5,6 +5,7 @@ Imported while the Snakefile is parsed, so nothing heavy is imported here.
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import hashlib
 import re
@@ -26,6 +27,26 @@ _HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}\b")
 
 OLDEST_GLIBC = "2.28"
 """Wheels are chosen for it where a description names none."""
+
+
+@dataclass(frozen=True)
+class WheelLock:
+    """How the lock of the wheels is made again: with `dependencies`, without what is in `excludes`,
+    and without anything that came after `newest` (a time in ISO 8601).
+    """
+
+    dependencies: bool
+    newest: str | None
+    excludes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CondaLock:
+    """How the conda layer is solved again: what from which channels, nothing after `newest`."""
+
+    specs: tuple[str, ...]
+    channels: tuple[str, ...]
+    newest: str | None
 
 
 @dataclass(frozen=True)
@@ -51,6 +72,8 @@ class EnvironmentSpec:
     programs: Mapping[str, str]
     megabytes: int
     vllm: Mapping[str, str]
+    lock: WheelLock
+    conda: CondaLock
 
     @property
     def device(self) -> str:
@@ -125,12 +148,33 @@ def load_spec(name: str, envs_dir: Path) -> EnvironmentSpec:
             programs={str(k): str(v) for k, v in (raw.get("programs") or {}).items()},
             megabytes=int(raw.get("megabytes") or 0),
             vllm={str(k): str(v) for k, v in (raw.get("vllm") or {}).items()},
+            lock=_wheel_lock(raw.get("lock") or {}),
+            conda=_conda_lock(raw.get("conda") or {}),
         )
     except (AttributeError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
         detail = " ".join(str(error).split())
         raise ConfigError(
             f"{path}: not a description of an environment ({detail}); compare it with envs/cpu.yaml"
         ) from None
+
+
+def _wheel_lock(raw: Mapping[str, Any]) -> WheelLock:
+    excludes = tuple(str(name) for name in raw.get("excludes") or ())
+    return WheelLock(bool(raw.get("dependencies", True)), _time(raw.get("newest")), excludes)
+
+
+def _conda_lock(raw: Mapping[str, Any]) -> CondaLock:
+    specs, channels = (
+        tuple(str(entry) for entry in raw.get(key) or ()) for key in ("specs", "channels")
+    )
+    return CondaLock(specs, channels, _time(raw.get("newest")))
+
+
+def _time(value: Any) -> str | None:
+    """Return a time as text in ISO 8601; YAML reads one without quotes as a time of UTC."""
+    if isinstance(value, datetime.datetime):
+        value = value.replace(tzinfo=value.tzinfo or datetime.UTC).isoformat()
+    return None if value is None else str(value)
 
 
 def _cuda(torch: Mapping[str, Any]) -> str | None:
