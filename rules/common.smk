@@ -22,7 +22,7 @@ if ROOT not in sys.path:
 from scripts.llm_batch import digests, errors, interrupts, placement, plan, slurm, starting
 from scripts.llm_batch.addresses import canonical_json
 from scripts.llm_batch.config.load import load_config
-from scripts.llm_batch.environments import external
+from scripts.llm_batch.environments import external, sources
 from scripts.llm_batch.evaluation import metric_files
 from scripts.llm_batch.gpus import capacity
 
@@ -70,7 +70,8 @@ def environment_locks(wildcards):
 
 def environment_source(wildcards, output):
     """Where an environment comes from, as words of a command line."""
-    return list(PLAN.environments[wildcards.environment][1].words)
+    found = PLAN.environments[wildcards.environment][1]
+    return sources.build_words(found, CONFIG.wheelhouse)
 
 
 def environment_identity(wildcards, output):

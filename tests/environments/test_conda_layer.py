@@ -54,7 +54,7 @@ def copied(finished: Layered, tmp_path: Path) -> Layered:
     return Layered(tmp_path / "moved", finished.archives)
 
 
-# --- Building ---------------------------------------------------------------------------------
+# --- Building ----------------------------------------------------------------------------------
 
 
 def test_both_layers_are_built_and_every_path_in_them_is_the_final_one(finished: Layered) -> None:
@@ -98,7 +98,7 @@ def test_another_conda_lock_is_another_environment(layered: Layered) -> None:
     assert runs(layered.built, "layertool") == f"2.0 {layered.built}"
 
 
-# --- What can be wrong with an archive -----------------------------------------------------------
+# --- What can be wrong with an archive ---------------------------------------------------------
 
 
 def test_an_archive_of_another_hash_is_not_used_and_nothing_is_left(layered: Layered) -> None:
@@ -160,7 +160,7 @@ def test_a_line_that_is_no_pin_is_refused_with_its_number(
     assert f"{NAME}.linux-64.pin.txt:4: {message}" in last(output)
 
 
-# --- Where archives come from --------------------------------------------------------------------
+# --- Where archives come from ------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -235,7 +235,7 @@ def test_a_wheelhouse_is_all_that_a_build_needs(layered: Layered, tmp_path: Path
     assert runs(layered.built, "layertool") == f"1.0 {layered.built}"
 
 
-# --- Kills, and two at once ----------------------------------------------------------------------
+# --- Kills, and two at once --------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -274,7 +274,7 @@ def test_two_builders_at_once_build_once(layered: Layered) -> None:
     assert layered.leftovers() == []
 
 
-# --- Moving ---------------------------------------------------------------------------------------
+# --- Moving ------------------------------------------------------------------------------------
 
 
 def test_a_moved_environment_is_told_where_it_lies(copied: Layered, finished: Layered) -> None:

@@ -60,6 +60,7 @@ def build_config(config: Mapping[str, Any]) -> Config:
         report=_report(config.get("report", {})),
         comparisons=_comparisons(config.get("comparisons", {})),
         gates=tuple(_gate(entry) for entry in config.get("gates", [])),
+        wheelhouse=local_path(config["wheelhouse"]) if "wheelhouse" in config else None,
     )
 
 

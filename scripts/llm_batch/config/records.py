@@ -178,6 +178,7 @@ class Config:
     """One experiment; every name in `runs` is a key of the section it names.
 
     `auto` is what `environment: auto` has been replaced by, None if no real engine said so.
+    `wheelhouse` is the folder from which environments are built without a network.
     """
 
     experiment: str
@@ -193,3 +194,4 @@ class Config:
     comparisons: Comparisons = Comparisons()
     gates: tuple[Mapping[str, Any], ...] = ()
     auto: Choice | None = None
+    wheelhouse: str | None = None

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.llm_batch.addresses import write_json_atomic
+from scripts.llm_batch.environments.apart import apart
 from scripts.llm_batch.environments.archives import obtain
 from scripts.llm_batch.environments.conda_pins import CondaPin
 from scripts.llm_batch.environments.conda_settings import CondaSettings
@@ -37,29 +38,30 @@ def install_conda_layer(
     archives = obtain(pins, staged.with_name("archives"), settings, wheelhouse)
     logging.info("linking %d conda packages", len(archives))
     try:
-        asyncio.run(_install(staged, final, list(zip(pins, archives, strict=True))))
-    except Exception as error:
-        # rattler's errors have no common class, and their texts several lines.
-        text = " ".join(str(error).split())
+        apart(_install, staged, final, list(zip(pins, archives, strict=True)))
+    except WorkflowError as error:
         raise WorkflowError(
-            f"{final}: the conda layer cannot be put in place: {text}; "
+            f"{final}: the conda layer cannot be put in place: {error}; "
             "if the path is too long, put the project elsewhere"
         ) from None
     describe_origin(staged, pins)
     add_plain_names(staged / "bin")
 
 
-async def _install(staged: Path, final: Path, archives: Sequence[tuple[CondaPin, Path]]) -> None:
+def _install(staged: Path, final: Path, archives: Sequence[tuple[CondaPin, Path]]) -> None:
     import rattler
 
-    await rattler.install(
-        [_record(pin, archive) for pin, archive in archives],
-        target_prefix=staged,
-        # Beside it, so that files are linked and not copied, and gone with it.
-        cache_dir=staged.with_name("extracted"),
-        alternative_target_prefix=final,
-        execute_link_scripts=False,
-        show_progress=False,
+    records = [_record(pin, archive) for pin, archive in archives]
+    asyncio.run(
+        rattler.install(
+            records,
+            target_prefix=staged,
+            # Beside it, so that files are linked and not copied, and gone with it.
+            cache_dir=staged.with_name("extracted"),
+            alternative_target_prefix=final,
+            execute_link_scripts=False,
+            show_progress=False,
+        )
     )
 
 

@@ -151,7 +151,8 @@ def chosen_file(package: dict[str, Any], order: list[tags.Tag]) -> tuple[str, st
     """Return the version of a package and the sha256 of the file that is taken."""
     if "archive" in package:
         archive = package["archive"]
-        file = str(archive["url"]).partition("#")[0].rsplit("/", 1)[-1].replace("%2B", "+")
+        place = str(archive.get("url") or archive["path"])
+        file = place.partition("#")[0].rsplit("/", 1)[-1].replace("%2B", "+")
         return str(parse_wheel_filename(file)[1]), str(archive["hashes"]["sha256"])
     return str(package["version"]), best_wheel_sha256(package, order)
 

@@ -109,7 +109,7 @@ def run_logged(
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        preexec_fn=_die_with_parent,
+        preexec_fn=die_with_parent,
     )
     try:
         for line in process.stdout or ():
@@ -122,7 +122,8 @@ def run_logged(
         raise
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """Let the kernel kill this process when the one that started it dies."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
