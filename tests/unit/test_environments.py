@@ -7,13 +7,16 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
+from scripts.llm_batch.environments.checks import check_glibc
 from scripts.llm_batch.environments.identity import (
     environment_identity,
     environment_names,
@@ -399,3 +402,17 @@ def test_an_interpreter_that_is_gone_is_an_error_with_a_cure(tmp_path: Path) -> 
     (tmp_path / "bin/python").symlink_to("/nonexistent/python3.11")
     with pytest.raises(WorkflowError, match="has been removed; delete"):
         environment_python(tmp_path)
+
+
+def test_the_c_library_that_counts_is_the_machines_and_not_the_interpreters(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spec = load_spec("cpu", ENVS)
+    running = os.confstr("CS_GNU_LIBC_VERSION")
+    assert running is not None
+    needed = replace(spec, glibc=running.partition(" ")[2])
+    # A portable Python is linked for an older library than the one it runs with.
+    monkeypatch.setattr(sys, "executable", "/proc/self/status")
+    check_glibc(needed)
+    with pytest.raises(WorkflowError, match=r"needs glibc 9\.9 or newer, this machine has glibc"):
+        check_glibc(replace(spec, glibc="9.9"))

@@ -192,6 +192,6 @@ def test_a_hub_login_is_named_by_its_place_only(tmp_path: Path) -> None:
     assert read.hub_login({**home, "HF_TOKEN": "hf_secret"}) == "HF_TOKEN"
 
 
-def test_the_c_library_is_the_one_that_runs_not_the_one_linked_for() -> None:
-    name, version = read.c_library()
-    assert f"{name} {version}" == os.confstr("CS_GNU_LIBC_VERSION")
+def test_the_c_library_is_the_one_that_runs_not_the_one_linked_for(tmp_path: Path) -> None:
+    machine = read_machine(tmp_path, {})
+    assert f"{machine.libc} {machine.glibc}" == os.confstr("CS_GNU_LIBC_VERSION")

@@ -90,7 +90,9 @@ def check_machine(spec: EnvironmentSpec, parent: Path) -> None:
 
 def check_glibc(spec: EnvironmentSpec) -> None:
     """Raise `WorkflowError` if the C library is older than the wheels accept."""
-    library, version = platform.libc_ver(sys.executable)
+    # Without an argument: told by the library itself. With an interpreter it would be the version
+    # that this was linked for, which is older wherever Python came as a portable build.
+    library, version = platform.libc_ver()
     if spec.glibc is None:
         return
     if library != "glibc" or _numbers(version) < _numbers(spec.glibc):

@@ -43,7 +43,7 @@ def read_machine(results: Path, environ: Mapping[str, str] = os.environ) -> Mach
     simulated = environ.get(SIMULATED_MACHINE)
     if simulated:
         return load_machine(Path(simulated))
-    libc, version = c_library()
+    libc, version = platform.libc_ver()
     cpu, flags = _cpu()
     return Machine(
         origin=THIS_MACHINE,
@@ -51,7 +51,7 @@ def read_machine(results: Path, environ: Mapping[str, str] = os.environ) -> Mach
         system=sys.platform,
         architecture=platform.machine(),
         python=platform.python_version(),
-        libc=libc,
+        libc=libc or "another C library",
         glibc=version if libc == "glibc" else None,
         cpu=cpu,
         cpu_flags=flags,
@@ -74,19 +74,6 @@ def load_machine(path: Path) -> Machine:
     """Return a recorded or simulated machine; its `origin` says so, and which file it is."""
     machine = load_record(Machine, path)
     return replace(machine, origin=f"simulated machine {path.name}: {machine.origin}")
-
-
-def c_library() -> tuple[str, str]:
-    """Return name and version of the C library that runs this process.
-
-    `platform.libc_ver` reads the version that an interpreter was linked for, which is older than
-    the library itself wherever the interpreter came as a portable build.
-    """
-    try:
-        name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
-    except (OSError, ValueError):
-        name, version = "", ""
-    return (name, version) if name and version else ("another C library", "")
 
 
 def find_nvcc(environ: Mapping[str, str]) -> Tool | None:
