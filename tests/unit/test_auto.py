@@ -20,6 +20,7 @@ from scripts.llm_batch.machine.read import SIMULATED_MACHINE
 from scripts.llm_batch.placement import reproduce_command
 from scripts.llm_batch.plan import make_plan
 from tests.unit.config_cases import BASE, make_project
+from tests.unit.made_up_driver import Card, MadeUpDriver
 from tests.unit.tiny_environments import ROOT
 
 ENVS = ROOT / "envs"
@@ -121,6 +122,18 @@ def test_a_head_node_without_a_gpu_wants_a_name(command: str, tmp_path: Path) ->
     program.chmod(0o755)
     with pytest.raises(ConfigError, match=f"no GPU on this node, and {command} sends jobs"):
         choose_here(ENVS, environ)
+
+
+def test_a_node_with_a_gpu_decides_for_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    MadeUpDriver([Card("00000000:01:00.0")]).install(monkeypatch)
+    program = tmp_path / "bin" / "sbatch"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    environ = {"PATH": str(tmp_path / "bin"), "HOME": str(tmp_path)}
+    assert choose_here(ENVS, environ).name == "cu130"
 
 
 def test_jobs_that_run_elsewhere_need_a_name() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from scripts.llm_batch.doctor import vllm_limits as limits
 from scripts.llm_batch.doctor.engines import make_pair, problems
+from scripts.llm_batch.doctor.fit import least_need
 from scripts.llm_batch.doctor.pairs import Pair
 from scripts.llm_batch.machine.read import load_machine
 from scripts.llm_batch.model_shape import model_shape
@@ -102,6 +103,8 @@ WORKS = [
     pair("opt", "mig-a100-driver-535"),
     pair("opt", "v100-driver-580", config={"quantization_config": {"quant_method": "gptq"}}),
     pair("opt", "laptop", gpus=0),
+    # One of two cards can.
+    pair("opt", "mixed-driver-580", args={"dtype": "bfloat16"}),
 ]
 
 
@@ -203,6 +206,15 @@ REFUSED: list[tuple[Pair, str]] = [
         "NVIDIA A100-SXM4-80GB (8.0); set kv_cache_dtype: auto, or remove attention_backend",
     ),
     (
+        pair(
+            "opt",
+            "b200-driver-570",
+            args={"kv_cache_dtype": "fp8", "attention_backend": "FLASH_ATTN"},
+        ),
+        "fp8-cache: FLASH_ATTN reads a KV cache in fp8 on compute capability 9.0 only, this is "
+        "NVIDIA B200 (10.0); set kv_cache_dtype: auto, or remove attention_backend",
+    ),
+    (
         pair("opt", args={"kv_cache_dtype": "fp8_e4m3", "attention_backend": "TRITON_ATTN"}),
         "fp8-cache: TRITON_ATTN reads a KV cache in fp8_e4m3 from compute capability 8.9 on, this "
         "is NVIDIA A100-SXM4-80GB (8.0); set kv_cache_dtype: auto, or set attention_backend: "
@@ -281,6 +293,37 @@ def test_the_size_of_a_given_kv_cache_is_not_derived() -> None:
 
 def test_weights_quantised_while_loading_are_counted_at_their_least() -> None:
     assert told(pair("llama", args={"quantization": "fp8"})) == ""
+
+
+@pytest.mark.parametrize(
+    ("parallel", "pipeline", "part"),
+    [
+        (1, 1, 1.0),
+        (4, 1, 1 / 4),
+        # Eight KV heads: beyond eight GPUs each holds a copy of one.
+        (16, 1, 1 / 8),
+        (2, 4, 1 / 8),
+    ],
+)
+def test_the_kv_cache_is_shared_out_by_heads_and_layers(
+    parallel: int, pipeline: int, part: float
+) -> None:
+    whole = least_need(pair(), 1)
+    shared = least_need(pair(args={"pipeline_parallel_size": pipeline}), parallel)
+    assert whole is not None
+    assert shared is not None
+    assert whole.cache == 2048 * 2 * 80 * 8 * 128 * 2
+    assert shared.cache == whole.cache * part
+    assert shared.weights == -(-whole.weights // (parallel * pipeline))
+
+
+def test_the_smallest_of_the_cards_that_are_needed_decides() -> None:
+    spread = {"dtype": "float32", "tensor_parallel_size": 2}
+    tight = {"gpu_memory_utilization": 0.5}
+    engine = pair("gemma", "mixed-driver-580", args=spread, tuning=tight)
+    assert "Tesla V100-SXM2-32GB has 34.4 GB × 0.5 = 17.2 GB" in told(engine)
+    alone = {"dtype": "float32", "max_model_len": 16}
+    assert told(pair("gemma", "mixed-driver-580", args=alone)) == ""
 
 
 def test_newer_vllm_takes_a_larger_share() -> None:

@@ -150,6 +150,11 @@ def test_an_interpreter_that_is_there_is_judged_by_what_it_has(tmp_path: Path) -
         refuse_plan([strict], ENVS, tmp_path, True, simulated("h100-driver-535"))
 
 
+def test_a_namesake_of_an_environment_is_not_judged_by_its_description(tmp_path: Path) -> None:
+    # cu130 in envs/ needs another driver; this one has another vLLM, so it is not that.
+    refuse_job(job(tmp_path, "cu130"), ENVS, 1, simulated("h100-driver-535"))
+
+
 def test_a_job_in_an_environment_of_ones_own_is_judged_by_its_packages(tmp_path: Path) -> None:
     refuse_job(job(tmp_path, "mine"), ENVS, 1, simulated("h100-driver-535"))
     with pytest.raises(WorkflowError, match="needs the package bitsandbytes"):

@@ -123,6 +123,7 @@ def reason(name: str, environment: str, variants: list[Variant]) -> str:
         ("centos7-a100-driver-515", "cu118", "its wheels need glibc 2.31, the system has glibc"),
         ("lost-evening-driver-525", "cu121", "nvcc 11.4 on PATH does not fit CUDA 12.1"),
         ("lost-evening-driver-525", "cu128", "nvcc 11.4 on PATH is not used"),
+        ("a100-driver-550", "cu126", "nvcc 12.4 on PATH does not fit CUDA 12.6"),
         (
             "h100-driver-590",
             "cu128",
