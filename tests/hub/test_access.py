@@ -201,5 +201,16 @@ def test_a_full_disk_is_told_before_anything_is_fetched(
 
     weights.listing = claim  # type: ignore[method-assign]
     error = fetching.fetch(identity).error
-    assert "1000000.0 GB are to be fetched and " in error
+    assert "1000000.00 GB are to be fetched and " in error
     assert error.endswith("make room there or set HF_HOME to a folder on another disk")
+
+
+def test_a_cache_that_cannot_be_written_is_named(
+    fetching: Fetching, model_bytes: dict[str, bytes]
+) -> None:
+    identity = publish(fetching.hub, model_bytes)
+    fetching.folder.joinpath("file").write_text("not a folder")
+    fetching.variables["HF_HOME"] = str(fetching.folder / "file")
+    error = fetching.fetch(identity).error
+    assert f"{fetching.folder}/file" in error
+    assert error.endswith(": Not a directory; set HF_HOME to a folder of yours")

@@ -107,7 +107,7 @@ def check_space(source: Source, files: Sequence[HubFile]) -> None:
     free = shutil.disk_usage(known).free
     if needed + min(SPARE_BYTES, needed) > free:
         raise WorkflowError(
-            f"{source}: {needed / 1e9:.1f} GB are to be fetched and {folder} has {free / 1e9:.1f} "
+            f"{source}: {needed / 1e9:.2f} GB are to be fetched and {folder} has {free / 1e9:.2f} "
             "GB free; make room there or set HF_HOME to a folder on another disk"
         )
 

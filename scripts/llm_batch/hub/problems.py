@@ -127,8 +127,8 @@ def explain(error: BaseException, source: Source) -> str:
             f"{source}: {cache_folder()} is full; make room there or set HF_HOME to a folder on "
             "another disk: what was fetched is kept"
         )
-    if isinstance(error, PermissionError):
-        return f"{source}: {error.filename}: may not be written; set HF_HOME to a folder of yours"
+    if isinstance(error, OSError) and error.errno and error.filename:
+        return f"{source}: {error.filename}: {error.strerror}; set HF_HOME to a folder of yours"
     return (
         f"{source}: the hub ({endpoint()}) cannot be reached: {short(chain[-1])}; check the "
         "network and proxy, or run `snakemake --cores all models` where there is a network"
