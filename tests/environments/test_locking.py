@@ -245,3 +245,19 @@ def test_every_variant_says_how_its_locks_are_made(path: Path) -> None:
     raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert raw["lock"]["newest"] and raw["conda"]["newest"]
     assert any(spec.startswith(f"python {raw['python']}.") for spec in raw["conda"]["specs"])
+
+
+def test_the_index_is_asked_for_every_wheel_of_a_lock(tmp_path: Path) -> None:
+    tiny = make_tiny(tmp_path / "project")
+    make_wheel(tiny.wheels, "other", "")
+    tiny.lock.write_text(tiny.lock.read_text() + f"other==1.0 \\\n    --hash=sha256:{'0' * 64}\n")
+    result = subprocess.run(
+        [sys.executable, "-m", "scripts.check_locks", "--environments-dir", str(tiny.envs)],
+        cwd=ROOT,
+        env={**os.environ, **OFFLINE, "PIP_FIND_LINKS": str(tiny.wheels)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1, result.stderr
+    assert result.stdout.splitlines()[1].split() == ["tiny", "1", "0", "1", "other==1.0"]
