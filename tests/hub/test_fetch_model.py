@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 import signal
 import time
@@ -240,3 +241,30 @@ def test_a_flipped_bit_in_the_cache_is_found_and_fetched_again(
     assert said.code == 0, said.text
     assert said.text.count("is damaged in the cache") == 2
     assert {path.name: path.read_bytes() for path in snapshot.iterdir()} == model_bytes
+
+
+def test_code_of_another_repository_comes_by_its_commit_and_is_verified(
+    fetching: Fetching, model_bytes: dict[str, bytes]
+) -> None:
+    config = json.loads(model_bytes["config.json"])
+    config["auto_map"] = {"AutoModelForCausalLM": "bob/code--modeling_x.XModel"}
+    files = model_bytes | {"config.json": json.dumps(config).encode()}
+    code = fetching.hub.repo("bob/code").commit({"modeling_x.py": b"# first", "README.md": b"x"})
+    fetching.hub.repo("bob/code").commit({"modeling_x.py": b"# moved"})
+    identity = publish(fetching.hub, files)
+    assert fetching.fetch(identity).code == 0
+    assert fetching.model(identity)["foreign_code"] == ["bob/code"]
+    pinned = {**identity, "code": {"bob/code": code}}
+    said = fetching.fetch(pinned)
+    assert said.code == 0, said.text
+    snapshot = fetching.stage(pinned) / "snapshot"
+    assert (snapshot / "modeling_x.py").read_bytes() == b"# first"
+    described = fetching.model(pinned)
+    assert described["foreign_code"] == []
+    assert [file["path"] for file in described["written"]] == ["config.json", "modeling_x.py"]
+    # The cache still has the file of the hub, and the other model is as it was.
+    other = json.loads((fetching.stage(identity) / "snapshot/config.json").read_text())
+    assert other["auto_map"] == config["auto_map"]
+    assert fetching.program("scripts.verify").code == 0
+    (snapshot / "modeling_x.py").write_text("# other")
+    assert "modeling_x.py: damaged" in fetching.program("scripts.verify").text

@@ -15,7 +15,7 @@ import pytest
 
 from scripts.llm_batch.config.records import FewShot, Prompts
 from scripts.llm_batch.data.selection import Selector
-from scripts.llm_batch.data.source import PromptSource, prompt_source
+from scripts.llm_batch.data.source import PromptSource, prompt_source, split_files
 from scripts.llm_batch.errors import WorkflowError
 from scripts.llm_batch.expansion import BlockExpander, Expansion
 from scripts.llm_batch.prompts import Renderer
@@ -237,3 +237,16 @@ def test_a_reference_may_be_made_by_a_template(tmp_path: Path) -> None:
     failed = renderer.render(Row(2, {"q": "1+1?"}))
     assert (failed.reference, failed.error_type) == (None, "template_error")
     assert str(failed.error_message).startswith("line 2: the row has no field 'a'")
+
+
+def test_a_data_set_that_left_the_cache_is_named_with_its_cure(tmp_path: Path) -> None:
+    manifest = tmp_path / "manifest.json"
+    with pytest.raises(WorkflowError, match="not fetched yet; `snakemake --cores all models`"):
+        split_files(manifest, "test")
+    manifest.write_text("{}")
+    (tmp_path / "dataset.json").write_text('{"splits": {"test": ["a.csv"]}}')
+    with pytest.raises(WorkflowError, match=r"a\.csv: gone from the hub cache; .* --refetch"):
+        split_files(manifest, "test")
+    (tmp_path / "snapshot").mkdir()
+    (tmp_path / "snapshot/a.csv").write_text("a\n")
+    assert split_files(manifest, "test") == (tmp_path / "snapshot/a.csv",)

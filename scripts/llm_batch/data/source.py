@@ -58,8 +58,15 @@ def split_files(path: Path, split: str | None) -> tuple[Path, ...]:
         raise WorkflowError(
             f"{path.parent}: not fetched yet; `snakemake --cores all models` fetches it"
         )
-    files = read_json(listing)["splits"][split]
-    return tuple(path.with_name("snapshot") / name for name in files)
+    names = read_json(listing)["splits"][split]
+    files = tuple(path.with_name("snapshot") / name for name in names)
+    gone = [file for file in files if not file.is_file()]
+    if gone:
+        raise WorkflowError(
+            f"{gone[0]}: gone from the hub cache; `python -m scripts.verify --refetch` brings it "
+            "back"
+        )
+    return files
 
 
 def prompt_source(prompts: Prompts, few_shot_path: Path | None) -> PromptSource:
