@@ -19,6 +19,7 @@ include: "rules/build_environment.smk"
 include: "rules/fetch_model.smk"
 include: "rules/fetch_adapter.smk"
 include: "rules/fetch_dataset.smk"
+include: "rules/derive_prompts.smk"
 include: "rules/shard_prompts.smk"
 include: "rules/generate.smk"
 include: "rules/merge_run.smk"
@@ -32,6 +33,7 @@ wildcard_constraints:
     model=STAGE_FOLDER,
     dataset=STAGE_FOLDER,
     adapter=STAGE_FOLDER,
+    prompts=STAGE_FOLDER,
     batch=STAGE_FOLDER,
     run=STAGE_FOLDER,
     evaluation=STAGE_FOLDER,

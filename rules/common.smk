@@ -94,6 +94,30 @@ def adapter_source(wildcards, output):
     return placement.source_words(PLAN.adapters[wildcards.adapter])
 
 
+def judged_runs(wildcards):
+    """The manifests of the runs that prompts are made from."""
+    folders = PLAN.derived[wildcards.prompts].runs
+    return [f"results/runs/{folder}/manifest.json" for folder in folders]
+
+
+def judged_prompts(wildcards):
+    """The prompts files that these runs were asked from, each once."""
+    return sorted(set(PLAN.derived[wildcards.prompts].prompts_paths))
+
+
+def derived_identity(wildcards, output):
+    return canonical_json(PLAN.derived[wildcards.prompts].stage.identity)
+
+
+def judged_run_folders(wildcards, output):
+    return [f"results/runs/{folder}" for folder in PLAN.derived[wildcards.prompts].runs]
+
+
+def judged_prompts_files(wildcards, output):
+    """The prompts file of each judged run, in the order of the runs."""
+    return list(PLAN.derived[wildcards.prompts].prompts_paths)
+
+
 def batch_prompts(wildcards):
     """The data files, and manifests of data sets, of all runs in a batch."""
     runs = RESULTS.batch(wildcards.batch).runs

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from scripts.llm_batch.addresses import (
     atomic_path,
+    read_json,
     write_identity,
     write_json_atomic,
     write_manifest,
@@ -71,7 +72,7 @@ def evaluate_run(
         raise WorkflowError(f"{metrics_path}: --metrics must lie beside --scores, in {folder}")
     started = time.monotonic()
     metrics = build_metrics(identity, files)
-    completions = read_completions(run / "completions.parquet")
+    completions = read_completions(run / "completions.parquet", is_judging(run))
     write_identity(folder, "evaluations", identity)
     scored = [(metric, score(completions, metric)) for metric in metrics]
     with atomic_path(scores_path) as temporary:
@@ -86,6 +87,13 @@ def evaluate_run(
     )
     for value in document["values"]:
         LOG.info("%s", describe(value))
+
+
+def is_judging(run: Path) -> bool:
+    """Whether the prompts of a run were made from the completions of other runs."""
+    path = run / "identity.json"
+    identity = read_json(path)["identity"] if path.is_file() else {}
+    return "from_runs" in identity.get("prompts", {})
 
 
 def describe(value: Mapping[str, Any]) -> str:

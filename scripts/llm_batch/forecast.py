@@ -8,7 +8,8 @@ are missing where it did nothing yet.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -107,13 +108,18 @@ def forecast(plan: Plan, results: Path) -> Iterator[tuple[EngineForecast, list[R
     """Yield a forecast of each batch and of its runs; `results` is read only."""
     held = Results(plan, results)
     paces = _paces(results)
+    completions: dict[str, int] = {}
     for batch in plan.batches.values():
         pace = paces.get(batch.engine.stage.address, Pace(None, None, None))
         if all(held.is_merged(run.stage.folder) for run in batch.runs):
-            yield _complete(batch, results, pace)
+            found = _complete(batch, results, pace)
+        elif not all(Path(run.prompts_path).exists() for run in batch.runs):
+            found = _ahead(batch, plan, completions, pace)
         else:
             with tempfile.TemporaryDirectory(prefix="llm-batch-plan-") as scratch:
-                yield _incomplete(batch, held, results, Path(scratch), pace)
+                found = _incomplete(batch, held, results, Path(scratch), pace)
+        completions.update({run.folder: run.completions for run in found[1]})
+        yield found
 
 
 def _complete(
@@ -126,6 +132,30 @@ def _complete(
         runs.append(_run(run, counts, pace, complete=True))
     requests = sum(run.requests for run in runs)
     return _engine(batch, Counts(0, requests, requests, {}), 0, pace), runs
+
+
+def _ahead(
+    batch: BatchPlan, plan: Plan, completions: Mapping[str, int], pace: Pace
+) -> tuple[EngineForecast, list[RunForecast]]:
+    """Forecast a batch whose prompts are completions that are not there yet: at most so many."""
+    derived = {one.path: one for one in plan.derived.values()}
+    counted = []
+    for run in batch.runs:
+        sampling = run.stage.identity["sampling"]
+        judged = derived.get(run.prompts_path)
+        rows = 0 if judged is None else len(judged.runs) * min(completions[r] for r in judged.runs)
+        count = rows * int(sampling["n"])
+        limits = {int(sampling["params"]["max_tokens"]): count}
+        counted.append(Counts(count, count, 0, limits))
+    runs = [
+        _run(run, counts, pace, complete=False)
+        for run, counts in zip(batch.runs, counted, strict=True)
+    ]
+    limits = Counter[int]()
+    for counts in counted:
+        limits.update(counts.open_limits)
+    total = sum(counts.requests for counts in counted)
+    return _engine(batch, Counts(total, total, 0, dict(limits)), batch.shards, pace), runs
 
 
 def _incomplete(

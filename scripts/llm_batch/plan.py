@@ -7,15 +7,13 @@ read but the config, the lock files and the digests of data and model files.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from scripts.llm_batch.config.records import (
-    Comparisons,
     Config,
     Engine,
-    ReportOptions,
     Run,
     Sampling,
 )
@@ -26,15 +24,15 @@ from scripts.llm_batch.errors import ConfigError
 from scripts.llm_batch.evaluation.metric_files import with_digests
 from scripts.llm_batch.fetch_plan import (
     FetchPlan,
-    data_set_stage,
     few_shot_path,
     plan_adapter,
     plan_model,
-    prompts_path,
 )
 from scripts.llm_batch.gpus.capacity import AUTO, replicas
 from scripts.llm_batch.gpus.sizes import parallel_size
-from scripts.llm_batch.prompts_identity import prompts_identity, without_none
+from scripts.llm_batch.plan_prompts import DerivedPlan, PromptsPlanner, judging_levels
+from scripts.llm_batch.plan_report import plan_evaluation, plan_replication, plan_report
+from scripts.llm_batch.prompts_identity import without_none
 from scripts.llm_batch.requests import is_greedy
 from scripts.llm_batch.stages import Stage, make_stage
 
@@ -91,6 +89,7 @@ class Plan:
     engines: Mapping[str, EnginePlan]
     batches: Mapping[str, BatchPlan]
     runs: Mapping[str, RunPlan]
+    derived: Mapping[str, DerivedPlan]
     report: Stage
     unpinned: Sequence[str] = ()
 
@@ -110,26 +109,29 @@ def make_plan(
     config = with_digests(config, memo)
     sources = _find_sources(config, envs, externals or ExternalRecords())
     engines = _plan_engines(config, sources, memo)
-    prompts = {name: prompts_identity(config.prompts[name], memo) for name in _used_prompts(config)}
     adapters = _plan_adapters(config, memo)
     adapter_stages = {name: adapter.stage for name, adapter in adapters.items()}
-    runs_by_engine: dict[tuple[str, str], list[tuple[Run, Stage]]] = {}
-    for run in config.runs:
+    prompts = PromptsPlanner(config, memo)
+    levels = judging_levels(config)
+    # An engine that judges completions of its own is started again: those come first.
+    runs_by_engine: dict[tuple[str, str, int], list[tuple[Run, Stage]]] = {}
+    for run in sorted(config.runs, key=lambda run: levels[run.name]):
         engine = engines[run.engine, run.determinism]
         sampling = config.samplings[run.sampling]
         adapter = _adapter_address(run, engine, adapter_stages)
-        stage = _run_stage(run, engine, adapter, prompts[run.prompts], sampling)
-        runs_by_engine.setdefault((run.engine, run.determinism), []).append((run, stage))
+        stage = _run_stage(run, engine, adapter, prompts.identity(run.prompts), sampling)
+        prompts.add_run(run, stage)
+        asked = runs_by_engine.setdefault((run.engine, run.determinism, levels[run.name]), [])
+        asked.append((run, stage))
     _refuse_twins([stage for runs in runs_by_engine.values() for _, stage in runs])
     batches: dict[str, BatchPlan] = {}
     for key, runs in runs_by_engine.items():
-        batch = _plan_batch(engines[key], runs, config, adapter_stages, gpus)
+        batch = _plan_batch(engines[key[:2]], runs, config, adapter_stages, prompts, gpus)
         batches[batch.stage.folder] = batch
     planned = {run.stage.name: run for batch in batches.values() for run in batch.runs}
     ordered = {planned[run.name].stage.folder: planned[run.name] for run in config.runs}
-    used = [engines[key] for key in runs_by_engine]
-    stages = [data_set_stage(config.prompts[name]) for name in prompts]
-    data_sets = [stage for stage in stages if stage is not None]
+    used = [engines[key] for key in dict.fromkeys(key[:2] for key in runs_by_engine)]
+    data_sets = prompts.data_sets
     return Plan(
         experiment=config.experiment,
         environments={
@@ -143,7 +145,8 @@ def make_plan(
         engines={e.stage.folder: e for e in used},
         batches=batches,
         runs=ordered,
-        report=_plan_report(config, list(ordered.values())),
+        derived=prompts.derived,
+        report=plan_report(config, list(ordered.values())),
         unpinned=[
             f"{fetched.stage.stage}.{fetched.stage.name}"
             for fetched in (*(e.model for e in used), *adapters.values())
@@ -174,10 +177,6 @@ def sampling_identity(sampling: Sampling) -> dict[str, Any]:
     if not is_greedy(sampling.params):
         identity["seed"] = sampling.seed
     return identity
-
-
-def _used_prompts(config: Config) -> list[str]:
-    return list(dict.fromkeys(run.prompts for run in config.runs))
 
 
 def _find_sources(config: Config, envs: Path, externals: ExternalRecords) -> dict[str, Source]:
@@ -275,6 +274,7 @@ def _plan_batch(
     runs: Sequence[tuple[Run, Stage]],
     config: Config,
     adapters: Mapping[str, Stage],
+    prompts: PromptsPlanner,
     gpus: int,
 ) -> BatchPlan:
     asked = engine.tuning.get("shards", 1)
@@ -289,64 +289,13 @@ def _plan_batch(
         RunPlan(
             stage=run_stage,
             batch=stage.folder,
-            prompts_path=prompts_path(config.prompts[run.prompts]),
+            prompts_path=prompts.path(run.prompts),
             few_shot_path=few_shot_path(config.prompts[run.prompts]),
             adapter=adapters[run.adapter] if run.adapter and engine.model else None,
-            evaluation=_plan_evaluation(run, run_stage, config),
-            replication=_plan_replication(run, run_stage),
+            evaluation=plan_evaluation(run, run_stage, config),
+            replication=plan_replication(run, run_stage),
             max_error_rate=run.max_error_rate,
         )
         for run, run_stage in runs
     )
     return BatchPlan(stage, engine, planned, shards)
-
-
-def _plan_evaluation(run: Run, stage: Stage, config: Config) -> Stage:
-    metrics = {
-        name: {"type": config.metrics[name].type, **config.metrics[name].settings}
-        for name in run.metrics
-    }
-    return make_stage("evaluations", run.name, {"run": stage.address, "metrics": metrics})
-
-
-def _plan_replication(run: Run, stage: Stage) -> Stage | None:
-    if not run.replicate:
-        return None
-    return make_stage("replications", run.name, {"run": stage.address, "requests": run.replicate})
-
-
-def report_options(report: ReportOptions) -> dict[str, Any]:
-    """Return what decides the look of a report; a price only where there is one."""
-    options: dict[str, Any] = {"title": report.title, "rows": report.rows}
-    if report.price_per_gpu_hour is not None:
-        options["price_per_gpu_hour"] = report.price_per_gpu_hour
-        options["currency"] = report.currency
-    return options
-
-
-def _comparison_identity(config: Config) -> dict[str, Any]:
-    """Return what is not as it is without saying so: a report without it keeps its address."""
-    identity: dict[str, Any] = {}
-    if config.comparisons != Comparisons():
-        identity["comparisons"] = asdict(config.comparisons)
-    if config.gates:
-        identity["gates"] = [dict(gate) for gate in config.gates]
-    return identity
-
-
-def _plan_report(config: Config, runs: Sequence[RunPlan]) -> Stage:
-    identity = {
-        "experiment": config.experiment,
-        "evaluations": [
-            {
-                "run": run.stage.name,
-                "evaluation": run.evaluation.address,
-                "max_error_rate": run.max_error_rate,
-                **({"replication": run.replication.address} if run.replication else {}),
-            }
-            for run in runs
-        ],
-        "options": report_options(config.report),
-        **_comparison_identity(config),
-    }
-    return make_stage("reports", config.experiment, identity)

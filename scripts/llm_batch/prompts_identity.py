@@ -5,7 +5,7 @@ Both directions stand here side by side, because `shard_prompts` is told identit
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,16 @@ from scripts.llm_batch.config.records import DataSet, FewShot, Prompts
 from scripts.llm_batch.digests import DigestMemo
 
 
-def prompts_identity(prompts: Prompts, memo: DigestMemo) -> dict[str, Any]:
-    """Return what decides the prompts: the data's digest and how rows become prompts."""
-    data_set = prompts.data_set
+def prompts_identity(
+    prompts: Prompts, memo: DigestMemo, judged: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return what decides the prompts: where the rows come from and how they become prompts.
+
+    `judged` are the addresses of the runs whose completions are the rows; else it is a file, or a
+    data set of the hub.
+    """
     identity = {
-        **(_data_identity(prompts.path, memo) if data_set is None else {}),
-        **(data_set_identity(data_set) if data_set is not None else {}),
+        **_rows_identity(prompts, memo, judged),
         "filter": prompts.filter,
         "few_shot": _few_shot_identity(prompts.few_shot, memo) if prompts.few_shot else None,
         "sample_seed": prompts.sample_seed,
@@ -33,6 +37,14 @@ def prompts_identity(prompts: Prompts, memo: DigestMemo) -> dict[str, Any]:
         "on_too_long": None if prompts.on_too_long == "error" else prompts.on_too_long,
     }
     return without_none(identity)
+
+
+def _rows_identity(prompts: Prompts, memo: DigestMemo, judged: Sequence[str]) -> dict[str, Any]:
+    if judged:
+        return {"from_runs": list(judged)}
+    if prompts.data_set is not None:
+        return data_set_identity(prompts.data_set)
+    return _data_identity(prompts.path, memo)
 
 
 def _data_identity(name: str, memo: DigestMemo) -> dict[str, Any]:

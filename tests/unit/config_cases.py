@@ -50,6 +50,7 @@ DTYPE = "      dtype: float32\n"
 SEQS = "      max_num_seqs: 16\n"
 CHAT = '      - {role: user, content: "{{ question }}"}\n'
 TEMPLATE = '    template: "{{ question }}"\n'
+PLAIN = "    path: data/rows.jsonl\n" + TEMPLATE
 RUN = "    sampling: [greedy, warm]\n"
 CPU = "    environment: cpu\n"
 LAST = "    sampling: greedy\nreport:\n"
@@ -380,6 +381,24 @@ EDITS: list[tuple[str, str, str]] = [
     ("template include", TEMPLATE, "    template: \"{% include 'x' %}\"\n"),
     ("message syntax", CHAT, '      - {role: user, content: "{{ }}"}\n'),
     ("extract", METRIC, METRIC + "    extract: '(a'\n"),
+    # Judges.
+    ("path and from_run", TEMPLATE, TEMPLATE + "    from_run: cpu.chat.warm\n"),
+    ("judge of no run", PLAIN, "    from_run: cpu.chat.wrm\n" + TEMPLATE),
+    ("judge without a template", PLAIN, "    from_run: cpu.chat.warm\n"),
+    ("judge of itself", PLAIN, "    from_run: cpu.plain.greedy\n" + TEMPLATE),
+    (
+        "judges in a circle",
+        BASE,
+        BASE.replace(PLAIN, "    from_run: cpu.chat.warm\n" + TEMPLATE).replace(
+            "  chat:\n    path: data/rows.jsonl\n", "  chat:\n    from_run: cpu.plain.greedy\n"
+        ),
+    ),
+    ("duel of one", PLAIN, "    from_runs: [cpu.chat.warm]\n" + TEMPLATE),
+    (
+        "duel with itself",
+        PLAIN,
+        "    from_runs: [cpu.chat.warm, cpu.chat.warm]\n" + TEMPLATE,
+    ),
     # Gates.
     (
         "gate of no run",

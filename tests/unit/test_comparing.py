@@ -31,6 +31,7 @@ def scored(
         "row": [row for row, own in zip(names, scores, strict=True) for _ in own],
         "sample": [sample for own in scores for sample in range(len(own))],
         "m": pa.array([value for own in scores for value in own], pa.float64()),
+        "m.extracted": pa.array([None for own in scores for _ in own], pa.string()),
     }
     path = folder / f"{name}.parquet"
     pq.write_table(pa.table(table), path)

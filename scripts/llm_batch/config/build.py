@@ -27,6 +27,7 @@ from scripts.llm_batch.config.records import (
 from scripts.llm_batch.config.sampling import normalise_sampling
 from scripts.llm_batch.config.schema import defaults, engine_schema, load_schema
 from scripts.llm_batch.evaluation.metric_types import METRIC_TYPES, needs_reference
+from scripts.llm_batch.judged_fields import FAVOURED
 
 OWN = "python"
 """The metric type whose path is one of the config's paths."""
@@ -153,8 +154,8 @@ def _prompts(name: str, entry: Mapping[str, Any]) -> Prompts:
         template=entry.get("template"),
         messages=_messages(messages),
         chat_template_kwargs=dict(entry.get("chat_template_kwargs", {})),
-        reference=entry.get("reference"),
-        id=entry.get("id"),
+        reference=reference_of(entry),
+        id=entry.get("id", "id" if judged_names(entry) else None),
         limit=None if limit is None else int(limit),
         on_too_long=entry.get("on_too_long", "error"),
         data_set=data_set_of(entry) if "dataset" in entry else None,
@@ -162,6 +163,7 @@ def _prompts(name: str, entry: Mapping[str, Any]) -> Prompts:
         sample_seed=None if entry.get("sample_seed") is None else int(entry["sample_seed"]),
         few_shot=few_shot_of(entry["few_shot"]) if entry.get("few_shot") else None,
         body_settings=entry.get("body_settings", "refuse"),
+        from_runs=tuple(judged_names(entry)),
     )
 
 
@@ -192,6 +194,17 @@ def few_shot_of(entry: Mapping[str, Any]) -> FewShot:
         template=entry.get("template"),
         messages=_messages(entry.get("messages")),
     )
+
+
+def judged_names(entry: Mapping[str, Any]) -> list[str]:
+    """Return the runs that an entry of prompts is made from; none for a file."""
+    return [entry["from_run"]] if "from_run" in entry else list(entry.get("from_runs", []))
+
+
+def reference_of(entry: Mapping[str, Any]) -> str | None:
+    """Return the field with the right answer; of two runs it is the letter of the first."""
+    reference: str | None = entry.get("reference", FAVOURED if "from_runs" in entry else None)
+    return reference
 
 
 def _sampling(name: str, entry: Mapping[str, Any]) -> Sampling:
@@ -268,5 +281,5 @@ def _metrics_of(
     return tuple(
         name
         for name, metric in config.get("metrics", {}).items()
-        if prompts.get("reference") or not needs_reference(metric["type"], metric)
+        if reference_of(prompts) or not needs_reference(metric["type"], metric)
     )

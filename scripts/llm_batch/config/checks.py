@@ -22,6 +22,7 @@ from scripts.llm_batch.config.errors import (
     path_text,
 )
 from scripts.llm_batch.config.gates import gate_problems
+from scripts.llm_batch.config.judged import judged_problems
 from scripts.llm_batch.config.metrics import metric_problems, run_metric_problems
 from scripts.llm_batch.config.sampling import sampling_problems
 from scripts.llm_batch.config.schema import known_reference
@@ -65,6 +66,7 @@ def cross_problems(config: Mapping[str, Any]) -> Iterator[Problem]:
     if not references:
         yield from _run_names(config)
         yield from run_metric_problems(config)
+        yield from judged_problems(config)
         yield from gate_problems(config)
         yield from strict_problems(config)
         yield from _files(config)

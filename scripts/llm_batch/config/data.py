@@ -9,6 +9,7 @@ from scripts.llm_batch.config.errors import CONFIG_FILE, ConfigPath, Problem
 from scripts.llm_batch.hub.source import COMMIT
 from scripts.llm_batch.templates import filter_problem, template_problem
 
+PLACES = ("path", "dataset", "from_run", "from_runs")
 _OF_DATA_SETS = ("revision", "config", "split", "files")
 
 
@@ -24,14 +25,23 @@ def pin_problems(path: ConfigPath, revision: str | None) -> Iterator[Problem]:
 
 def data_problems(path: ConfigPath, entry: Mapping[str, Any]) -> Iterator[Problem]:
     """Yield what is wrong with where the rows of a prompts section come from."""
-    if "path" in entry and "dataset" in entry:
-        yield Problem(path, "has both 'path' and 'dataset'; keep the one that is meant")
-    elif "path" not in entry and "dataset" not in entry:
-        text = "the key 'path' is missing; add it: a data file; or 'dataset', on the hub"
+    given = [key for key in PLACES if key in entry]
+    if len(given) > 1:
+        both = " and ".join(f"'{key}'" for key in given)
+        yield Problem(path, f"has both {both}; keep the one that is meant")
+    elif not given:
+        text = (
+            "the key 'path' is missing; add it: a data file; or 'dataset', on the hub, or "
+            "'from_run', a run to judge"
+        )
+        yield Problem(path, text)
+    elif given[0].startswith("from_") and not {"template", "messages"} & set(entry):
+        text = "prompts about completions need 'template' or 'messages'; add one of them"
         yield Problem(path, text)
     for key in _OF_DATA_SETS:
         if key in entry and "dataset" not in entry:
-            yield Problem((*path, key), "without effect beside 'path'; remove it")
+            place = given[0] if given else "path"
+            yield Problem((*path, key), f"without effect beside '{place}'; remove it")
     if "files" in entry and ("config" in entry or "split" in entry):
         text = "in place of 'config' and 'split'; keep one or the other"
         yield Problem((*path, "files"), text)

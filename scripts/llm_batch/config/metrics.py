@@ -9,7 +9,7 @@ from typing import Any
 
 import jsonschema
 
-from scripts.llm_batch.config.build import local_path, names_of
+from scripts.llm_batch.config.build import local_path, names_of, reference_of
 from scripts.llm_batch.config.errors import ConfigPath, Problem
 from scripts.llm_batch.evaluation.metric_files import OWN, file_problem
 from scripts.llm_batch.evaluation.metric_types import RESERVED_NAMES, needs_reference
@@ -61,7 +61,7 @@ def run_metric_problems(config: Mapping[str, Any]) -> Iterator[Problem]:
             if needs_reference(config["metrics"][name]["type"], config["metrics"][name])
         ]
         for prompts in names_of(entry["prompts"]):
-            if names and not config["prompts"][prompts].get("reference"):
+            if names and not reference_of(config["prompts"][prompts]):
                 text = (
                     f"'{names[0]}' needs a reference and prompts '{prompts}' has none; set "
                     f"prompts.{prompts}.reference to the field with the right answer"

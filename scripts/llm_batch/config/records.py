@@ -98,7 +98,8 @@ class FewShot:
 class Prompts:
     """A data file and how its rows become prompts; `messages` hold `role` and `content`.
 
-    `path` is empty for a data set of the hub.
+    `path` is empty for a data set of the hub, and where `from_runs` names one or two runs whose
+    completions are the rows.
     """
 
     name: str
@@ -115,6 +116,7 @@ class Prompts:
     sample_seed: int | None = None
     few_shot: FewShot | None = None
     body_settings: BodySettings = "refuse"
+    from_runs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,8 @@ def _expected_type(kind: str, schema: Mapping[str, Any]) -> str:
     if kind == "array":
         items = schema.get("items")
         some = "a list with at least one entry" if schema.get("minItems") else "a list"
+        if schema.get("minItems") == schema.get("maxItems") is not None:
+            some = f"a list of exactly {schema['minItems']}"
         return f"{some}, each {expected(items)}" if items and "type" in items else some
     if kind == "object" and schema.get("maxProperties") == 1:
         return "a mapping with exactly one key"

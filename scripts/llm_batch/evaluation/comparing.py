@@ -22,10 +22,20 @@ from numpy.typing import NDArray
 from statsmodels.stats.multitest import multipletests
 
 from scripts.llm_batch.addresses import canonical_json
+from scripts.llm_batch.evaluation.agreement import cohen
 from scripts.llm_batch.evaluation.paired import paired_difference
 from scripts.llm_batch.evaluation.statistics import estimate_mean, estimate_share
+from scripts.llm_batch.judged_fields import JUDGED_ROW
 
 Floats = NDArray[np.float64]
+
+_FORM = frozenset(
+    {
+        *("template", "messages", "chat_template_kwargs", "on_too_long", "body_settings"),
+        *("few_shot", "filter", "limit", "sample_seed"),
+    }
+)
+"""What may differ between runs that are compared row by row: how rows are asked, and which."""
 
 MAIN_STATISTICS = ("accuracy", "mean_score")
 CORRECTIONS = {"holm": "holm", "benjamini_hochberg": "fdr_bh", "none": None}
@@ -39,6 +49,8 @@ DEFINITIONS: Mapping[str, str] = {
     "interval": "of one comparison by itself, not corrected",
     "minimum_detectable": "true difference that a test at 1 - level finds with a chance of 80 %, "
     "given the spread of the rows' differences",
+    "agreement": "share of completions of the same row and sample from which the metric took the "
+    "same answer; kappa: beyond chance (Cohen 1960), with the interval of statsmodels",
     "between_seed_sd": "standard deviation of the mean over rows between runs that differ in "
     "their seed only; it is part of no interval",
 }
@@ -56,8 +68,7 @@ class Scored:
     @property
     def data(self) -> str:
         """What tells prompts files apart: runs on the same one are compared row by row."""
-        form = ("template", "messages", "chat_template_kwargs", "limit", "on_too_long")
-        rows = {k: v for k, v in self.identity["prompts"].items() if k not in form}
+        rows = {k: v for k, v in self.identity["prompts"].items() if k not in _FORM}
         return canonical_json(rows)
 
     @property
@@ -67,22 +78,31 @@ class Scored:
         return canonical_json({**self.identity, "sampling": sampling})
 
     @cached_property
-    def rows(self) -> pd.DataFrame:
-        """Mean score of each row (index) on each metric (column); NaN where it has none."""
-        metrics = list(self.statistics)
+    def table(self) -> pd.DataFrame:
+        """scores.parquet, with which time a row's id is there as `occurrence`."""
         # Not read_table: it would take "name=value" in a folder's name for a column.
         with pq.ParquetFile(self.scores) as file:
-            table = file.read(columns=["row", "sample", *metrics]).to_pandas()
+            table: pd.DataFrame = file.read().to_pandas()
         # A user's ids may repeat: a row begins where its first sample stands.
-        begins = (table["sample"] == table["sample"].min()).groupby(table["row"]).cumsum()
-        keys = pd.MultiIndex.from_arrays([table["row"], begins], names=["row", "occurrence"])
-        means: pd.DataFrame = table[metrics].set_axis(keys).groupby(level=[0, 1], sort=False).mean()
+        begins = table["sample"] == table["sample"].min()
+        return table.assign(occurrence=begins.groupby(table["row"]).cumsum())
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """Mean score of each row (index) on each metric (column); NaN where it has none.
+
+        Of a run that judges, the row is that of the judged run.
+        """
+        keys = [JUDGED_ROW] if JUDGED_ROW in self.table else ["row", "occurrence"]
+        means: pd.DataFrame = self.table.groupby(keys, sort=False)[list(self.statistics)].mean()
         return means
 
-    @property
-    def samples(self) -> int:
-        """Samples of each row."""
-        return int(self.identity["sampling"]["n"])
+    def answers(self, metric: str) -> pd.Series[str]:
+        """Return the answer that `metric` took from each completion that it scored."""
+        scored = self.table[self.table[metric].notna()]
+        keys = ["row", "occurrence", "sample"]
+        answers: pd.Series[str] = scored.set_index(keys)[f"{metric}.extracted"]
+        return answers
 
 
 @dataclass(frozen=True)
@@ -185,7 +205,22 @@ def _compared(a: Setting, b: Setting, level: float) -> Iterator[dict[str, Any]]:
             "value_b": float(right.mean()),
             "difference": difference.pop("value"),
             **difference,
+            **_agreement(a, b, metric),
         }
+
+
+def _agreement(a: Setting, b: Setting, metric: str) -> dict[str, float | None]:
+    """Return how far the answers of two runs agree; nothing where they give none, or of seeds."""
+    if len(a.runs) + len(b.runs) > 2:
+        return {}
+    sides = [setting.runs[0].answers(metric) for setting in (a, b)]
+    both = pd.concat(sides, axis=1, join="inner")
+    if both.empty or both.isna().to_numpy().all():
+        return {}
+    left, right = (
+        [None if pd.isna(value) else str(value) for value in both.iloc[:, side]] for side in (0, 1)
+    )
+    return cohen(left, right)
 
 
 def _correct(found: Sequence[dict[str, Any]], options: Options) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from scripts.llm_batch.evaluation.diversity import TOKENISATION
 from scripts.llm_batch.evaluation.figures import Absent, Value, metric_values, run_values
+from scripts.llm_batch.evaluation.judge_figures import judge_values
 from scripts.llm_batch.evaluation.metrics import NamedMetric
 from scripts.llm_batch.evaluation.scoring import Completions, Scores
 from scripts.llm_batch.evaluation.statistics import LEVEL
@@ -36,6 +37,14 @@ DEFINITIONS: Mapping[str, str] = {
     "run grows, so compare runs of one size; no interval",
     "unique_answers": "different completions as a share of a row's samples, mean over rows with "
     "two samples or more; 1 if all differ, 1/n if all n agree",
+    "win_rate": "of two runs: share of verdicts for the first, both orders of each pair; a tie or "
+    "no verdict counts half; mean over judged rows",
+    "position_consistency": "of two runs: of the pairs with an answer in both orders, the share "
+    "that got the same verdict in both",
+    "first_position": "of two runs: share of decided verdicts for what was shown first; 0.5 is no "
+    "liking for a position",
+    "fleiss_kappa": "agreement of a judge's samples on one prompt beyond chance (Fleiss 1971); no "
+    "verdict is a verdict of its own",
     "answer_entropy": "entropy in bits of the different completions of a row, mean over rows with "
     "two samples or more; 0 if all agree, log2 n if all n differ",
     "corpus-entropy-n": "Shannon entropy in bits of the n-grams of all completions together "
@@ -78,6 +87,7 @@ def metrics_document(
     figures = run_values(completions)
     for metric, scores in scored:
         figures += metric_values(completions, metric, scores)
+        figures += judge_values(completions, metric, scores)
     errors = Counter(kind for kind in completions.error_type if kind is not None)
     finish_reasons = Counter(completions.finish_reason)
     return {

@@ -13,7 +13,7 @@ from typing import Any
 from scripts.llm_batch.evaluation.metric_settings import MetricType, Setting
 
 # Columns of scores.parquet that a metric's own column must not replace.
-RESERVED_NAMES = frozenset({"row", "sample"})
+RESERVED_NAMES = frozenset({"row", "sample", "judged_row"})
 
 
 _ERRORS = Setting(

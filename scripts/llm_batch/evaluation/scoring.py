@@ -27,6 +27,7 @@ from scripts.llm_batch.evaluation.metrics import (
     NamedMetric,
 )
 from scripts.llm_batch.evaluation.metrics.overlap import CorpusScore
+from scripts.llm_batch.judged_fields import JUDGED_ROW, ORDER
 
 LOG = logging.getLogger(__name__)
 
@@ -54,9 +55,10 @@ Mask = NDArray[np.bool_]
 class Completions:
     """The completions of a run, column by column, in the order of the file.
 
-    `group` numbers the rows 0 … `row_count` - 1; `answered` is False where a completion is an
-    error, and there `text` is "". `tokens` are lengths of completions, `reference` and `tags` are
-    JSON, `logprob` is NaN where the sampling asked for none.
+    `group` numbers the rows 0 … `row_count` - 1, those that a judged run answered where this run
+    judges: `judged` names these rows, and is empty where it does not; `answered` is False where a
+    completion is an error, and there `text` is "". `tokens` are lengths of completions,
+    `reference` and `tags` are JSON, `logprob` is NaN where the sampling asked for none.
     """
 
     row: tuple[str, ...]
@@ -73,6 +75,8 @@ class Completions:
     tokens: Integers
     logprob: Floats
     prompt_truncated: int
+    judged: tuple[str, ...] = ()
+    order: tuple[str | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,8 +97,11 @@ class Scores:
     corpus: CorpusScore | None = None
 
 
-def read_completions(path: Path) -> Completions:
-    """Read completions.parquet of a run; `WorkflowError` if it is missing or not such a table."""
+def read_completions(path: Path, judging: bool = False) -> Completions:
+    """Read completions.parquet of a run; `WorkflowError` if it is missing or not such a table.
+
+    `judging`: its prompts were made from the completions of other runs.
+    """
     try:
         # Not read_table: it would take "name=value" in a folder's name for a column.
         with pq.ParquetFile(path) as file:
@@ -107,16 +114,16 @@ def read_completions(path: Path) -> Completions:
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
         raise WorkflowError(f"{path}: not a table of completions: {reason}") from None
-    return _from_columns({name: table[name].to_pylist() for name in COLUMNS})
+    return _from_columns({name: table[name].to_pylist() for name in COLUMNS}, judging)
 
 
-def _from_columns(column: dict[str, list[Any]]) -> Completions:
+def _from_columns(column: dict[str, list[Any]], judging: bool) -> Completions:
+    tags = [json.loads(tags or "{}") for tags in column["tags"]] if judging else []
+    judged = tuple(str(one.get(JUDGED_ROW)) for one in tags)
     # A user's own row ids may repeat; together with the line they do not.
-    numbers: dict[tuple[Any, Any], int] = {}
-    group = [
-        numbers.setdefault(key, len(numbers))
-        for key in zip(column["line"], column["row"], strict=True)
-    ]
+    keys: Iterable[Any] = judged or zip(column["line"], column["row"], strict=True)
+    numbers: dict[Any, int] = {}
+    group = [numbers.setdefault(key, len(numbers)) for key in keys]
     answered = [
         text is not None and error is None
         for text, error in zip(column["text"], column["error_type"], strict=True)
@@ -139,6 +146,8 @@ def _from_columns(column: dict[str, list[Any]]) -> Completions:
             dtype=np.float64,
         ),
         prompt_truncated=sum(bool(count) for count in column["truncated_prompt_tokens"]),
+        judged=judged,
+        order=tuple(one.get(ORDER) for one in tags),
     )
 
 
@@ -263,11 +272,16 @@ def _reference_reader(metric: NamedMetric) -> Callable[[str | None, str], Any]:
 
 
 def score_table(completions: Completions, scored: Iterable[tuple[NamedMetric, Scores]]) -> pa.Table:
-    """Return scores.parquet: row, sample, and of each metric its score and the answer it took."""
+    """Return scores.parquet: row, sample, and of each metric its score and the answer it took.
+
+    Of a run that judges also `judged_row`.
+    """
     columns: dict[str, pa.Array] = {
         "row": pa.array(completions.row, pa.string()),
         "sample": pa.array(completions.sample, pa.int32()),
     }
+    if completions.judged:
+        columns[JUDGED_ROW] = pa.array(completions.judged, pa.string())
     for metric, scores in scored:
         columns[metric.name] = pa.array(scores.score, pa.float64(), from_pandas=True)
         columns[f"{metric.name}.extracted"] = pa.array(scores.answer, pa.string())

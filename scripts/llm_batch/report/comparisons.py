@@ -31,6 +31,10 @@ COLUMNS = (
     "significant",
     "test",
     "minimum_detectable",
+    "agreement",
+    "kappa",
+    "kappa_low",
+    "kappa_high",
 )
 
 

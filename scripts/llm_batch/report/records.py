@@ -116,7 +116,7 @@ class Run:
     @property
     def data(self) -> str:
         """What tells prompts files apart: runs on the same file can be compared row by row."""
-        identity = {key: self.prompts.get(key) for key in ("data", "format", "id")}
+        identity = {key: self.prompts.get(key) for key in ("data", "format", "from_runs", "id")}
         return canonical_json(identity)
 
     @property

@@ -1,0 +1,24 @@
+"""One merged run, or two on the same rows, in; the rows of prompts about their completions out."""
+
+
+rule derive_prompts:
+    """Make the rows of prompts from the completions of other runs."""
+    input:
+        runs=ancient(judged_runs),
+        prompts=ancient(judged_prompts),
+    output:
+        manifest="results/prompts/{prompts}/manifest.json",
+        rows="results/prompts/{prompts}/rows.jsonl",
+    log:
+        "logs/derive_prompts/{prompts}.log",
+    conda:
+        "../envs/workflow.yaml"
+    params:
+        identity=derived_identity,
+        runs=judged_run_folders,
+        prompts=judged_prompts_files,
+    shell:
+        "python -m scripts.derive_prompts"
+        " --identity {params.identity:q}"
+        " --runs {params.runs:q} --prompts {params.prompts:q}"
+        " --output {output.rows:q} > {log:q} 2>&1"
