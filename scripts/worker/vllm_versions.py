@@ -2,9 +2,11 @@
 
 What a version calls things is looked up when it runs (fields of `EngineArgs`, names in modules),
 never told from its number: wheels are built from commits between releases. Really run were 0.28.0
-on a CPU (tests/engine) and 0.26.0 on a GPU (tests/peers); the other versions are covered by what
-was recorded of their wheels: tests/unit/test_recorded_vllm.py runs this against the names, fields
-and signatures of each, not against what they do.
+on a CPU (tests/engine), 0.26.0 on a GPU (tests/peers), and once, by hand, 0.32.0 on a CPU: the same
+bytes under any batch, and right answers and errors for every kind of request; that version no
+longer logs its attention backend there. All others are covered by what was recorded of their
+wheels: tests/unit/test_recorded_vllm.py runs this against the names, fields and signatures of each,
+not against what they do.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 The stand-ins are made from records of the wheels (tests/recorded): they have the names, fields and
 signatures of their version and nothing else, and made-up answers. Really run are 0.28.0 on a CPU
-(tests/engine) and 0.26.0 on a GPU (tests/peers/README.md); all others are covered by this only.
+(tests/engine), 0.26.0 on a GPU (tests/peers/README.md), and once 0.32.0 on a CPU, by
+`LLM_BATCH_ENGINE_PYTHON=… pytest tests/engine`; all others are covered by this only.
 """
 
 from __future__ import annotations
