@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts import generate
 from scripts.llm_batch.addresses import read_json
 from scripts.llm_batch.environments import prefixes
 from scripts.llm_batch.environments.identity import environment_identity
@@ -289,6 +290,21 @@ def test_a_moved_environment_is_told_where_it_lies(copied: Layered, finished: La
     assert f"{folder}/share/data:{folder}/lib\0".encode() in (folder / "lib/layer.bin").read_bytes()
     assert {p: p.stat().st_size for p in (folder / "lib").rglob("*.bin")} == sizes
     assert holders(folder, old) == []
+
+
+def test_an_engine_starts_from_where_its_environment_was_moved_to(
+    copied: Layered, tmp_path: Path
+) -> None:
+    snapshot = tmp_path / "model/snapshot"
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    words = ["--requests", "r", "--journals", "j", "--journal-name", "n", "--engine", "{}"]
+    words += ["--completions", "c", "--facts", "f", "--model", str(tmp_path / "model")]
+    arguments = generate.build_parser().parse_args([*words, "--environment", str(copied.built)])
+    spec = generate.engine_spec(arguments)
+    assert is_in_place(copied.built)
+    assert spec.variables["CC"] == f"{copied.built}/bin/gcc"
+    assert (spec.interpreter, spec.device) == (copied.built / "bin/python", "cpu")
 
 
 def test_an_environment_that_is_reached_through_a_link_stays_as_it_is(

@@ -440,6 +440,7 @@ EDITS: list[tuple[str, str, str]] = [
     ("metric file without the function", METRIC, "    type: python\n    path: data/none.py\n"),
     ("metric file with a mistake", METRIC, "    type: python\n    path: data/wrong.py\n"),
     ("metric setting of another kind", METRIC, "    type: length\n    unit: tokens\n"),
+    ("wheelhouse that is not there", "report:", "wheelhouse: nowhere\nreport:"),
     ("environment key", "prompts:", "environments:\n  own: {pyton: /bin/python}\nprompts:"),
     ("environment of no kind", "prompts:", "environments:\n  cpux: {}\nprompts:"),
     ("environment conda text", "prompts:", "environments:\n  cpu: {conda: no-thanks}\nprompts:"),

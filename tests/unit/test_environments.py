@@ -302,6 +302,54 @@ def test_a_module_of_another_version_fails_the_build(tiny: Tiny) -> None:
     assert "module tinypkg says 1.0+cuda, expected is 1.0" in output.splitlines()[-1]
 
 
+def test_nvidias_packages_for_two_cuda_versions_are_refused_in_one_environment(
+    tiny: Tiny,
+) -> None:
+    shared = "nvidia/cudnn/lib/libcudnn.so.9"
+    for major in ("12", "13"):
+        wheel = make_wheel(
+            tiny.wheels, f"nvidia_cudnn_cu{major}", "", more={shared: f"for CUDA {major}"}
+        )
+        tiny.lock.write_text(tiny.lock.read_text() + pin(wheel))
+    code, output = tiny.build()
+    assert code == 1
+    assert re.search(
+        r"nvidia.cudnn.cu1\d and nvidia.cudnn.cu1\d overwrite each other's files",
+        output.splitlines()[-1],
+    )
+    assert not tiny.built.exists()
+
+
+def test_nvidias_packages_may_share_a_file_that_is_the_same(tiny: Tiny) -> None:
+    for name in ("nvidia_one", "nvidia_two"):
+        wheel = make_wheel(tiny.wheels, name, "", more={"nvidia/licence.txt": "the same"})
+        tiny.lock.write_text(tiny.lock.read_text() + pin(wheel))
+    code, output = tiny.build()
+    assert code == 0, output
+
+
+def test_a_torch_for_another_cuda_than_described_is_refused(tiny: Tiny) -> None:
+    wheel = make_wheel(tiny.wheels, "torch", "class version: cuda = '12.4'\n__version__ = '1.0'\n")
+    tiny.lock.write_text(tiny.lock.read_text() + pin(wheel))
+    tiny.describe(imports={"torch": "1.0"}, torch={"version": "1.0", "cuda": "11.8"})
+    code, output = tiny.build()
+    assert code == 1
+    assert "torch is built for CUDA 12.4, expected is 11.8" in output.splitlines()[-1]
+    tiny.describe(imports={"torch": "1.0"}, torch={"version": "1.0", "cuda": "12.4"})
+    assert tiny.build()[0] == 0
+
+
+def test_wheels_are_those_of_the_lock_on_a_newer_machine_too(tiny: Tiny) -> None:
+    older = tiny.wheels / "tinypkg-1.0-py3-none-manylinux_2_17_x86_64.whl"
+    (tiny.wheels / "tinypkg-1.0-py3-none-any.whl").rename(older)
+    newer = older.with_name("tinypkg-1.0-py3-none-manylinux_2_28_x86_64.whl")
+    newer.write_bytes(older.read_bytes() + b"other")
+    tiny.lock.write_text(pin(older))
+    tiny.describe(glibc="2.17")
+    code, output = tiny.build()
+    assert code == 0, output
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -9,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,8 +36,14 @@ if folder:
 """
 
 
-def make_wheel(folder: Path, name: str, source: str, version: str = VERSION) -> Path:
-    """Write a pure wheel with one module of the same name and one command."""
+def make_wheel(
+    folder: Path,
+    name: str,
+    source: str,
+    version: str = VERSION,
+    more: Mapping[str, str] | None = None,
+) -> Path:
+    """Write a pure wheel with one module of the same name and one command; `more`: other files."""
     info = f"{name}-{version}.dist-info"
     files = {
         f"{name}.py": source,
@@ -43,12 +51,19 @@ def make_wheel(folder: Path, name: str, source: str, version: str = VERSION) -> 
         f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         f"{info}/entry_points.txt": f"[console_scripts]\n{name} = {name}:main\n",
     }
-    record = "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"])
+    files |= more or {}
+    lines = [f"{path},sha256={_digest(text)},{len(text)}\n" for path, text in files.items()]
+    record = "".join([*lines, f"{info}/RECORD,,\n"])
     wheel = folder / f"{name}-{version}-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         for path, text in {**files, f"{info}/RECORD": record}.items():
             archive.writestr(path, text)
     return wheel
+
+
+def _digest(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
 def pin(wheel: Path, digest: str | None = None) -> str:

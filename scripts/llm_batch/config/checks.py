@@ -166,6 +166,12 @@ def _run_names(config: Mapping[str, Any]) -> Iterator[Problem]:
 
 def _files(config: Mapping[str, Any]) -> Iterator[Problem]:
     """Check what the runs use: other entries may describe another machine's files."""
+    if "wheelhouse" in config and not Path(local_path(config["wheelhouse"])).is_dir():
+        text = (
+            f"no such folder: '{config['wheelhouse']}'; fill one where there is a network: "
+            "python -m scripts.lock_environment NAME --download DIR"
+        )
+        yield Problem(("wheelhouse",), text)
     runs = [run for _, run in expand_runs(config)]
     engines = [config["engines"][name] for name in dict.fromkeys(run.engine for run in runs)]
     real = [engine for engine in engines if engine.get("backend", "vllm") != "dummy"]

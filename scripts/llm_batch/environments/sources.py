@@ -15,7 +15,6 @@ from typing import Any
 from scripts.llm_batch.config.records import Environment
 from scripts.llm_batch.environments.external import ExternalRecords
 from scripts.llm_batch.environments.identity import environment_identity, load_spec
-from scripts.llm_batch.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -33,17 +32,9 @@ class Source:
 
 
 def build_words(source: Source, wheelhouse: str | None) -> list[str]:
-    """Return what `build_environment` is told; nothing is built of an interpreter that is there.
-
-    Raises `ConfigError` if the wheelhouse is no folder.
-    """
+    """Return what `build_environment` is told; nothing is built of an interpreter that is there."""
     if wheelhouse is None or not source.locks:
         return list(source.words)
-    if not Path(wheelhouse).is_dir():
-        raise ConfigError(
-            f"wheelhouse: no such folder: '{wheelhouse}'; fill one where there is a network: "
-            "python -m scripts.lock_environment NAME --download DIR"
-        )
     return [*source.words, "--wheelhouse", wheelhouse]
 
 
