@@ -179,6 +179,24 @@ def refuse_unpinned(plan: Plan, configfiles: Sequence[str]) -> None:
         raise ConfigError(unpinned_message(plan, configfiles))
 
 
+def refuse_long_commands(plan: Plan) -> None:
+    """Raise `ConfigError` if the report would be told of more runs than a command line holds.
+
+    After all answers would be late to find out.
+    """
+    folders = [
+        f"results/runs/{folder} results/evaluations/{run.evaluation.folder}"
+        + (f" results/replications/{run.replication.folder}" if run.replication else "")
+        for folder, run in plan.runs.items()
+    ]
+    words = [canonical_json(plan.report.identity), *folders]
+    if sum(len(word.encode()) + 1 for word in words) > ARGUMENT_BYTES:
+        raise ConfigError(
+            f"runs: {len(plan.runs)} runs are more than the report's command line holds; split the "
+            "experiment into several configs: they share results/"
+        )
+
+
 def unpinned_message(plan: Plan, configfiles: Sequence[str]) -> str:
     """Return in one line what has no commit yet, and the command that writes it."""
     names = ", ".join(dict.fromkeys(plan.unpinned))
