@@ -20,6 +20,7 @@ include: "rules/fetch_model.smk"
 include: "rules/fetch_adapter.smk"
 include: "rules/fetch_dataset.smk"
 include: "rules/derive_prompts.smk"
+include: "rules/build_task.smk"
 include: "rules/shard_prompts.smk"
 include: "rules/generate.smk"
 include: "rules/merge_run.smk"
@@ -34,6 +35,7 @@ wildcard_constraints:
     dataset=STAGE_FOLDER,
     adapter=STAGE_FOLDER,
     prompts=STAGE_FOLDER,
+    task=STAGE_FOLDER,
     batch=STAGE_FOLDER,
     run=STAGE_FOLDER,
     evaluation=STAGE_FOLDER,
@@ -85,6 +87,12 @@ rule models:
         collect("results/models/{folder}/manifest.json", folder=PLAN.models),
         collect("results/adapters/{folder}/manifest.json", folder=PLAN.adapters),
         collect("results/datasets/{folder}/manifest.json", folder=PLAN.data_sets),
+
+
+rule tasks:
+    """Write the requests of all tasks of lm-evaluation-harness only."""
+    input:
+        collect("results/tasks/{folder}/manifest.json", folder=PLAN.tasks),
 
 
 rule runs:

@@ -118,6 +118,16 @@ def judged_prompts_files(wildcards, output):
     return list(PLAN.derived[wildcards.prompts].prompts_paths)
 
 
+def task_stages(wildcards):
+    """The environment of the harness, and the model whose tokenizer is used."""
+    return RESULTS.task_manifests(PLAN.tasks[wildcards.task])
+
+
+def task_harness(wildcards, output):
+    """What the harness is told, as words of a command line."""
+    return RESULTS.task_words(PLAN.tasks[wildcards.task])
+
+
 def batch_prompts(wildcards):
     """The data files, and manifests of data sets, of all runs in a batch."""
     runs = RESULTS.batch(wildcards.batch).runs
@@ -212,6 +222,15 @@ def evaluated_run(wildcards):
 
 def asked_run_folder(wildcards, input):
     return input.run.rpartition("/")[0]
+
+
+def evaluation_scorer(wildcards):
+    """What else is needed to score a run: for a task its requests and the harness."""
+    return RESULTS.scorer_manifests(wildcards.evaluation)
+
+
+def evaluation_scorer_words(wildcards, output):
+    return RESULTS.scorer_words(wildcards.evaluation)
 
 
 def evaluation_identity(wildcards, output):

@@ -5,6 +5,7 @@ rule evaluate_run:
     """Score the completions of one run and summarise them."""
     input:
         run=ancient(evaluated_run),
+        scorer=ancient(evaluation_scorer),
     output:
         manifest="results/evaluations/{evaluation}/manifest.json",
         scores="results/evaluations/{evaluation}/scores.parquet",
@@ -18,8 +19,9 @@ rule evaluate_run:
         run=asked_run_folder,
         name=evaluation_name,
         files=evaluation_files,
+        scorer=evaluation_scorer_words,
     shell:
         "python -m scripts.evaluate_run"
         " --run {params.run:q} --identity {params.identity:q} --name {params.name:q}"
-        " --files {params.files:q}"
+        " --files {params.files:q} {params.scorer:q}"
         " --scores {output.scores:q} --metrics {output.metrics:q} > {log:q} 2>&1"

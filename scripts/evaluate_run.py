@@ -29,6 +29,8 @@ from scripts.llm_batch.evaluation.document import Subject, metrics_document
 from scripts.llm_batch.evaluation.metric_files import with_path
 from scripts.llm_batch.evaluation.metrics import NamedMetric, build_metric
 from scripts.llm_batch.evaluation.scoring import read_completions, score, score_table
+from scripts.llm_batch.tasks.call import harness_of
+from scripts.llm_batch.tasks.evaluation import Scorer, evaluate_task
 
 LOG = logging.getLogger(__name__)
 
@@ -62,28 +64,36 @@ def evaluate_run(
     scores_path: Path,
     metrics_path: Path,
     files: Mapping[str, str] = MappingProxyType({}),
+    scorer: Scorer | None = None,
 ) -> None:
     """Evaluate the run in folder `run` and write the evaluation's folder.
 
-    `files` are the Python files of metrics, by the metric's name.
+    `files` are the Python files of metrics, by the metric's name; `scorer` scores a run that asked
+    a task.
     """
     folder = scores_path.parent
     if metrics_path.parent != folder:
         raise WorkflowError(f"{metrics_path}: --metrics must lie beside --scores, in {folder}")
     started = time.monotonic()
-    metrics = build_metrics(identity, files)
-    completions = read_completions(run / "completions.parquet", is_judging(run))
-    write_identity(folder, "evaluations", identity)
-    scored = [(metric, score(completions, metric)) for metric in metrics]
-    with atomic_path(scores_path) as temporary:
-        pq.write_table(score_table(completions, scored), temporary, compression="zstd")
-    document = metrics_document(Subject(name, identity["run"]), completions, scored)
-    write_json_atomic(metrics_path, document)
+    subject = Subject(name, identity["run"])
+    if scorer is not None:
+        write_identity(folder, "evaluations", identity)
+        document, written = evaluate_task(run, subject, scorer, scores_path, metrics_path)
+    else:
+        metrics = build_metrics(identity, files)
+        completions = read_completions(run / "completions.parquet", is_judging(run))
+        write_identity(folder, "evaluations", identity)
+        scored = [(metric, score(completions, metric)) for metric in metrics]
+        with atomic_path(scores_path) as temporary:
+            pq.write_table(score_table(completions, scored), temporary, compression="zstd")
+        document = metrics_document(subject, completions, scored)
+        write_json_atomic(metrics_path, document)
+        written = [scores_path, metrics_path]
     seconds = round(time.monotonic() - started, 3)
-    write_manifest(folder, [scores_path, metrics_path], {"run": name, "seconds": seconds})
+    write_manifest(folder, written, {"run": name, "seconds": seconds})
     LOG.info(
         "%s: %d completions of %d rows evaluated in %.1f s",
-        *(name, len(completions.text), completions.row_count, seconds),
+        *(name, document["completions"], document["rows"], seconds),
     )
     for value in document["values"]:
         LOG.info("%s", describe(value))
@@ -119,6 +129,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--files", type=json.loads, default={}, help="JSON: the Python files of metrics by name"
     )
+    parser.add_argument("--harness", type=harness_of, help="JSON: what scores a task")
+    parser.add_argument("--task", type=Path, help="prompts.jsonl of the task that was asked")
     parser.add_argument("--scores", type=Path, required=True, help="scores.parquet to write")
     parser.add_argument("--metrics", type=Path, required=True, help="metrics.json to write")
     return parser
@@ -128,8 +140,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate one run; 0 on success."""
     options = build_parser().parse_args(argv)
     identity = parse_identity(options.identity)
+    scorer = Scorer(options.harness, options.task) if options.harness else None
     evaluate_run(
-        *(options.run, options.name, identity, options.scores, options.metrics, options.files)
+        *(options.run, options.name, identity, options.scores, options.metrics, options.files),
+        scorer=scorer,
     )
     return 0
 

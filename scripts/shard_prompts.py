@@ -40,7 +40,7 @@ from scripts.llm_batch.expansion import (
 from scripts.llm_batch.ledger import Requester, SamplingText
 from scripts.llm_batch.parquet import TableWriter, table_writer
 from scripts.llm_batch.prompts_identity import prompts_of
-from scripts.llm_batch.requests import sampling_key
+from scripts.llm_batch.requests import BY_TASK, sampling_key
 from scripts.llm_batch.sharding import (
     database,
     load_answers,
@@ -50,6 +50,7 @@ from scripts.llm_batch.sharding import (
     write_shards,
 )
 from scripts.llm_batch.tables import LEDGER
+from scripts.llm_batch.tasks.requester import TaskRequester, task_requester
 
 log = logging.getLogger(__name__)
 
@@ -148,12 +149,20 @@ def expansion_of(
     source = prompt_source(section, few_shot)
     requesters = {}
     for run in runs:
-        sampling = sampling_key(run["sampling"])
-        number = len(written.samplings)
-        requester = Requester(sampling, section.on_too_long, number, run.get("adapter"))
+        requester = requester_of(run, section, len(written.samplings))
         requesters[run["run"]] = requester
-        written.samplings.append(requester.text)
+        written.samplings.extend(requester.texts)
     return Expansion(section, requesters, scratch, source)
+
+
+def requester_of(
+    run: Mapping[str, Any], section: Prompts, number: int
+) -> Requester | TaskRequester:
+    """Return what expands the rows of one run; `number` is the place of its first sampling."""
+    if run["sampling"].get(BY_TASK):
+        return task_requester(Path(section.path), run["sampling"], number, run.get("adapter"))
+    sampling = sampling_key(run["sampling"])
+    return Requester(sampling, section.on_too_long, number, run.get("adapter"))
 
 
 def write_ledgers(expansion: Expansion, place: Place, written: Written) -> None:

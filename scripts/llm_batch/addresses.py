@@ -29,6 +29,7 @@ STAGE_VERSIONS: Mapping[str, int] = {
     "datasets": 1,
     "engines": 1,
     "prompts": 1,
+    "tasks": 1,
     "runs": 1,
     "batches": 1,
     "replications": 1,

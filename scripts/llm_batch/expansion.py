@@ -41,9 +41,10 @@ from scripts.llm_batch.ledger import (
 )
 from scripts.llm_batch.numbering import Identities, NamesAndLines, Numbers, RowNumbering
 from scripts.llm_batch.occurrences import text_hashes
-from scripts.llm_batch.prompts import Renderer
+from scripts.llm_batch.prompts import renderer_of
 from scripts.llm_batch.rows import BLOCK_BYTES, Block, parse_block
 from scripts.llm_batch.tables import LEDGER
+from scripts.llm_batch.tasks.requester import TaskRequester
 
 PART_REQUESTS = 50_000
 """Requests made at a time; a row may have thousands of samples."""
@@ -63,7 +64,7 @@ class Expansion:
     """
 
     prompts: Prompts
-    requesters: Mapping[str, Requester]
+    requesters: Mapping[str, Requester | TaskRequester]
     scratch: Path
     source: PromptSource | None = None
 
@@ -92,7 +93,7 @@ class BlockExpander:
     def __init__(self, expansion: Expansion) -> None:
         self._expansion = expansion
         data = expansion.data
-        self._renderer = Renderer(expansion.prompts, data.examples, data.unit)
+        self._renderer = renderer_of(expansion.prompts, data.examples, data.unit)
         self._select = None if data.selection.everything else Selector(data.selection, data.unit)
         self._named = expansion.prompts.id is not None
         self._rows: DigestedRows | None = None

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import duckdb
 
 from scripts.llm_batch.addresses import address, read_json
+from scripts.llm_batch.errors import WorkflowError
 from scripts.llm_batch.expansion import available_threads
 from scripts.llm_batch.placement import Results, batch_spec
 from scripts.llm_batch.plan import BatchPlan, Plan, RunPlan
@@ -110,6 +111,7 @@ def forecast(plan: Plan, results: Path) -> Iterator[tuple[EngineForecast, list[R
     paces = _paces(results)
     completions: dict[str, int] = {}
     for batch in plan.batches.values():
+        _refuse_unbuilt(batch, results.parent)
         pace = paces.get(batch.engine.stage.address, Pace(None, None, None))
         if all(held.is_merged(run.stage.folder) for run in batch.runs):
             found = _complete(batch, results, pace)
@@ -120,6 +122,16 @@ def forecast(plan: Plan, results: Path) -> Iterator[tuple[EngineForecast, list[R
                 found = _incomplete(batch, held, results, Path(scratch), pace)
         completions.update({run.folder: run.completions for run in found[1]})
         yield found
+
+
+def _refuse_unbuilt(batch: BatchPlan, root: Path) -> None:
+    """Raise `WorkflowError` for a task whose requests lm-evaluation-harness did not write yet."""
+    for run in batch.runs:
+        if run.task and not (root / run.task.manifest).is_file():
+            raise WorkflowError(
+                f"{run.stage.name}: the requests of its task are not written yet; "
+                "`snakemake --cores all tasks` writes them, then plan again"
+            )
 
 
 def _complete(

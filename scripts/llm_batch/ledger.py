@@ -188,6 +188,11 @@ class Requester:
         )
 
     @property
+    def texts(self) -> list[SamplingText]:
+        """The texts of all samplings that its requests have: one."""
+        return [self.text]
+
+    @property
     def samples(self) -> int:
         """Completions of one row."""
         return self._sampling.n

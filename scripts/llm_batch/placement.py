@@ -17,6 +17,8 @@ from scripts.llm_batch.errors import ConfigError, WorkflowError
 from scripts.llm_batch.fetch_plan import FetchPlan
 from scripts.llm_batch.plan import BatchPlan, EnginePlan, Plan
 from scripts.llm_batch.stages import Stage
+from scripts.llm_batch.tasks.call import harness_spec
+from scripts.llm_batch.tasks.planning import TaskPlan
 
 ARGUMENT_BYTES = 120_000
 """Linux takes 131 072 bytes in one argument, and Snakemake hands a shell command as one."""
@@ -109,6 +111,33 @@ class Results:
             words += ["--adapters", *adapters]
         engine = self.engine(batch).stage.identity
         return [*words, "--determinism", engine.get("determinism", "fast")]
+
+    def scorer_manifests(self, evaluation: str) -> list[str]:
+        """Return the manifests of what scores an evaluation besides ourselves: a task's harness."""
+        task = self._plan.runs[self.evaluated_run(evaluation)].task
+        return [*self.task_manifests(task), task.manifest] if task else []
+
+    def scorer_words(self, evaluation: str) -> list[str]:
+        """Return the words of the command line that say what scores an evaluation; often none."""
+        task = self._plan.runs[self.evaluated_run(evaluation)].task
+        return [*self.task_words(task), "--task", task.prompts_path] if task else []
+
+    def task_manifests(self, task: TaskPlan) -> list[str]:
+        """Return the manifests of the environment and the model that a task needs."""
+        harness = f"results/environments/{task.harness.folder}/manifest.json"
+        return [harness, f"{self._task_model(task)}/manifest.json"]
+
+    def task_words(self, task: TaskPlan) -> list[str]:
+        """Return the words of the command line that say how the harness is called for a task."""
+        environment = f"results/environments/{task.harness.folder}"
+        model = self._task_model(task)
+        spec = harness_spec(environment, model, task.stage.identity, task.files, task.path)
+        return ["--harness", spec]
+
+    def _task_model(self, task: TaskPlan) -> str:
+        wanted = task.stage.identity["model"]
+        (folder,) = [name for name, m in self._plan.models.items() if m.stage.address == wanted]
+        return f"results/models/{folder}"
 
     def uses_cpu(self, batch: str) -> bool:
         """Tell whether the engine of `batch` computes on the CPU."""

@@ -19,6 +19,7 @@ from scripts.llm_batch.config.records import (
 )
 from scripts.llm_batch.digests import DigestMemo
 from scripts.llm_batch.environments.external import ExternalRecords
+from scripts.llm_batch.environments.identity import LM_EVAL
 from scripts.llm_batch.environments.sources import Source, find_source
 from scripts.llm_batch.errors import ConfigError
 from scripts.llm_batch.evaluation.metric_files import with_digests
@@ -33,8 +34,9 @@ from scripts.llm_batch.gpus.sizes import parallel_size
 from scripts.llm_batch.plan_prompts import DerivedPlan, PromptsPlanner, judging_levels
 from scripts.llm_batch.plan_report import plan_evaluation, plan_replication, plan_report
 from scripts.llm_batch.prompts_identity import without_none
-from scripts.llm_batch.requests import is_greedy
+from scripts.llm_batch.requests import BY_TASK, is_greedy
 from scripts.llm_batch.stages import Stage, make_stage
+from scripts.llm_batch.tasks.planning import TaskPlan, asks_tasks
 
 DUMMY = "dummy"
 
@@ -58,6 +60,7 @@ class RunPlan:
     batch: str
     prompts_path: str
     few_shot_path: str | None
+    task: TaskPlan | None
     adapter: Stage | None
     evaluation: Stage
     replication: Stage | None
@@ -86,6 +89,7 @@ class Plan:
     models: Mapping[str, FetchPlan]
     adapters: Mapping[str, FetchPlan]
     data_sets: Mapping[str, Stage]
+    tasks: Mapping[str, TaskPlan]
     engines: Mapping[str, EnginePlan]
     batches: Mapping[str, BatchPlan]
     runs: Mapping[str, RunPlan]
@@ -111,7 +115,8 @@ def make_plan(
     engines = _plan_engines(config, sources, memo)
     adapters = _plan_adapters(config, memo)
     adapter_stages = {name: adapter.stage for name, adapter in adapters.items()}
-    prompts = PromptsPlanner(config, memo)
+    harness = _plan_harness(sources)
+    prompts = PromptsPlanner(config, memo, harness)
     levels = judging_levels(config)
     # An engine that judges completions of its own is started again: those come first.
     runs_by_engine: dict[tuple[str, str, int], list[tuple[Run, Stage]]] = {}
@@ -135,13 +140,14 @@ def make_plan(
     return Plan(
         experiment=config.experiment,
         environments={
-            e.environment.folder: (e.environment, sources[e.environment.name])
-            for e in used
-            if e.environment
+            environment.folder: (environment, sources[environment.name])
+            for environment in (*(e.environment for e in used), harness)
+            if environment
         },
         models={e.model.stage.folder: e.model for e in used if e.model},
         adapters={adapter.stage.folder: adapter for adapter in adapters.values()},
         data_sets={stage.folder: stage for stage in data_sets},
+        tasks={run.task.stage.folder: run.task for run in ordered.values() if run.task},
         engines={e.stage.folder: e for e in used},
         batches=batches,
         runs=ordered,
@@ -174,16 +180,28 @@ def engine_identity(
 def sampling_identity(sampling: Sampling) -> dict[str, Any]:
     """Return the sampling parameters, n and seed; a greedy sampling has no seed."""
     identity: dict[str, Any] = {"params": dict(sampling.params), "n": sampling.n}
+    if sampling.by_task:
+        identity[BY_TASK] = True
     if not is_greedy(sampling.params):
         identity["seed"] = sampling.seed
     return identity
 
 
 def _find_sources(config: Config, envs: Path, externals: ExternalRecords) -> dict[str, Source]:
-    """Return where the environments of all real engines come from, by name."""
+    """Return where the environments of all real engines, and the harness's, come from, by name."""
     engines = [config.engines[name] for name in dict.fromkeys(run.engine for run in config.runs)]
     names = dict.fromkeys(e.environment for e in engines if e.backend != DUMMY)
-    return {name: find_source(name, config.environments, envs, externals) for name in names}
+    found = {name: find_source(name, config.environments, envs, externals) for name in names}
+    if asks_tasks(config):
+        found[LM_EVAL] = find_source(LM_EVAL, {}, envs, externals)
+    return found
+
+
+def _plan_harness(sources: Mapping[str, Source]) -> Stage | None:
+    """Return the environment of lm-evaluation-harness, None if no run asks a task."""
+    if LM_EVAL not in sources:
+        return None
+    return make_stage("environments", LM_EVAL, sources[LM_EVAL].identity)
 
 
 def _plan_engines(
@@ -285,17 +303,20 @@ def _plan_batch(
         "shards": shards,
     }
     stage = make_stage("batches", engine.stage.name, identity)
+    args, model = engine.stage.identity["args"], engine.model
+    tasks = [prompts.task(run.prompts, args, model.stage) if model else None for run, _ in runs]
     planned = tuple(
         RunPlan(
             stage=run_stage,
             batch=stage.folder,
-            prompts_path=prompts.path(run.prompts),
+            prompts_path=task.prompts_path if task else prompts.path(run.prompts),
             few_shot_path=few_shot_path(config.prompts[run.prompts]),
+            task=task,
             adapter=adapters[run.adapter] if run.adapter and engine.model else None,
             evaluation=plan_evaluation(run, run_stage, config),
             replication=plan_replication(run, run_stage),
             max_error_rate=run.max_error_rate,
         )
-        for run, run_stage in runs
+        for (run, run_stage), task in zip(runs, tasks, strict=True)
     )
     return BatchPlan(stage, engine, planned, shards)

@@ -15,6 +15,7 @@ from scripts.llm_batch.digests import DigestMemo
 from scripts.llm_batch.fetch_plan import data_set_stage, prompts_path
 from scripts.llm_batch.prompts_identity import prompts_identity
 from scripts.llm_batch.stages import Stage, make_stage
+from scripts.llm_batch.tasks.planning import TaskPlan, plan_task, task_prompts_identity
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,11 @@ class DerivedPlan:
 class PromptsPlanner:
     """Tells what decides each prompts section; of derived ones once their runs are planned."""
 
-    def __init__(self, config: Config, memo: DigestMemo) -> None:
+    def __init__(self, config: Config, memo: DigestMemo, harness: Stage | None = None) -> None:
+        """Plan the prompts of `config`; `harness` is the environment that tasks need."""
         self._config = config
         self._memo = memo
+        self._harness = harness
         self._identities: dict[str, dict[str, Any]] = {}
         self._runs: dict[str, tuple[Run, Stage]] = {}
         self._derived: dict[str, DerivedPlan] = {}
@@ -52,13 +55,24 @@ class PromptsPlanner:
             if prompts.from_runs:
                 self._derived[name] = self._derive(prompts)
             judged = [self._runs[run][1].address for run in prompts.from_runs]
-            self._identities[name] = prompts_identity(prompts, self._memo, judged)
+            if self._harness is not None and prompts.lm_eval is not None:
+                identity = task_prompts_identity(prompts, self._harness, self._memo)
+            else:
+                identity = prompts_identity(prompts, self._memo, judged)
+            self._identities[name] = identity
         return self._identities[name]
 
     def path(self, name: str) -> str:
         """Return where the rows of a prompts section lie, or will lie."""
         derived = self._derived.get(name)
         return derived.path if derived else prompts_path(self._config.prompts[name])
+
+    def task(self, name: str, args: Mapping[str, Any], model: Stage) -> TaskPlan | None:
+        """Return the task of a section for an engine of `model` with `args`; None if it is none."""
+        prompts = self._config.prompts[name]
+        if self._harness is None or prompts.lm_eval is None:
+            return None
+        return plan_task(prompts, self.identity(name), args, model, self._harness)
 
     @property
     def derived(self) -> Mapping[str, DerivedPlan]:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any, Protocol
 
 from scripts.llm_batch.config.records import Comparisons, Config, ReportOptions, Run
+from scripts.llm_batch.environments.identity import LM_EVAL
 from scripts.llm_batch.stages import Stage, make_stage
 
 
@@ -35,7 +36,10 @@ def plan_evaluation(run: Run, stage: Stage, config: Config) -> Stage:
         name: {"type": config.metrics[name].type, **config.metrics[name].settings}
         for name in run.metrics
     }
-    return make_stage("evaluations", run.name, {"run": stage.address, "metrics": metrics})
+    identity: dict[str, Any] = {"run": stage.address, "metrics": metrics}
+    if config.prompts[run.prompts].lm_eval is not None:
+        identity["scored_by"] = LM_EVAL
+    return make_stage("evaluations", run.name, identity)
 
 
 def plan_replication(run: Run, stage: Stage) -> Stage | None:

@@ -190,9 +190,28 @@ class Renderer:
         return to_json(tags) if tags else None
 
 
+class TaskRenderer(Renderer):
+    """Turns rows that lm-evaluation-harness wrote into prompts: token ids, and the text to read."""
+
+    def __init__(
+        self, prompts: Prompts, examples: Examples = NO_EXAMPLES, unit: str = "line"
+    ) -> None:
+        super().__init__(prompts, examples, unit)
+        self._not_tags |= {"text"}
+
+    def _prompt(self, fields: dict[str, Any]) -> tuple[dict[str, Any], str]:
+        return fields["prompt"], fields["text"]
+
+
+def renderer_of(prompts: Prompts, examples: Examples = NO_EXAMPLES, unit: str = "line") -> Renderer:
+    """Return what renders the rows of a `Prompts` section."""
+    kind = Renderer if prompts.lm_eval is None else TaskRenderer
+    return kind(prompts, examples, unit)
+
+
 def render(prompts: Prompts, row: Row) -> Rendered:
-    """Render one row; for many rows make one `Renderer`."""
-    return Renderer(prompts).render(row)
+    """Render one row; for many rows make one renderer."""
+    return renderer_of(prompts).render(row)
 
 
 def to_json(value: Any) -> str:

@@ -87,16 +87,18 @@ def without_none(identity: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def prompts_of(path: Path, identity: Mapping[str, Any]) -> Prompts:
-    """Return the prompts section that `identity` was made from."""
+    """Return the prompts section that `identity` was made from; `path` holds its rows."""
+    lm_eval = identity.get("lm_eval")
     messages, few_shot = identity.get("messages"), identity.get("few_shot")
     return Prompts(
         name=path.stem,
         path=str(path),
         template=identity.get("template"),
         messages=tuple(messages) if messages is not None else None,
-        reference=identity.get("reference"),
-        id=identity.get("id"),
-        limit=identity.get("limit"),
+        reference=identity.get("reference") if lm_eval is None else "target",
+        id=identity.get("id") if lm_eval is None else "id",
+        # A task's limit counts documents: the harness has left out what is beyond it.
+        limit=identity.get("limit") if lm_eval is None else None,
         on_too_long=identity.get("on_too_long", "error"),
         chat_template_kwargs=identity.get("chat_template_kwargs", {}),
         data_set=data_set_of(identity) if "dataset" in identity else None,
@@ -104,4 +106,5 @@ def prompts_of(path: Path, identity: Mapping[str, Any]) -> Prompts:
         sample_seed=identity.get("sample_seed"),
         few_shot=few_shot_of(few_shot) if few_shot is not None else None,
         body_settings=identity.get("body_settings", "refuse"),
+        lm_eval=lm_eval,
     )

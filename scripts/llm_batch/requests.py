@@ -13,6 +13,9 @@ from typing import Any
 
 from scripts.llm_batch.addresses import canonical_json
 
+BY_TASK = "by_task"
+"""Key of a run's sampling: each request has the parameters that its task asks for."""
+
 SEED_BITS = 53
 """Seeds stay exact where columns with a null become floats (pandas) and in JavaScript."""
 

@@ -40,20 +40,22 @@ def finished_request(request_id: str, output: Any, prompt: Prompt) -> Finished:
         truncated_prompt_tokens=prompt.truncated,
         cumulative_logprob=completion.cumulative_logprob if logprobs is not None else None,
         logprobs=logprob_rows(logprobs),
-        prompt_logprobs=logprob_rows(output.prompt_logprobs),
+        prompt_logprobs=logprob_rows(output.prompt_logprobs, prompt.scored_from),
         error=corruption("log-probabilities are not numbers") if corrupted else None,
     )
 
 
-def logprob_rows(positions: Any) -> list[Any] | None:
-    """Return log-probabilities, one list a token: {token_id, logprob, rank, token} each.
+def logprob_rows(positions: Any, start: int = 0) -> list[Any] | None:
+    """Return log-probabilities from `start` on, one list a token: {token_id, logprob, rank, token}.
 
     The first position of a prompt has none and is null. The likeliest tokens come in vLLM's
     order: the token that was chosen first.
     """
     if positions is None:
         return None
-    return [None if position is None else _logprob_row(position) for position in positions]
+    return [
+        None if position is None else _logprob_row(position) for position in list(positions)[start:]
+    ]
 
 
 def _logprob_row(position: Mapping[int, Any]) -> list[dict[str, Any]]:

@@ -32,11 +32,15 @@ class Limits(NamedTuple):
 
 
 class Prompt(NamedTuple):
-    """A prompt ready for the engine."""
+    """A prompt ready for the engine.
+
+    `scored_from`: the first position whose prompt log-probabilities are kept, if any are asked for.
+    """
 
     token_ids: list[int]
     rendered: str | None
     truncated: int
+    scored_from: int = 0
 
 
 class Source(NamedTuple):
@@ -46,6 +50,7 @@ class Source(NamedTuple):
     special: bool
     token_ids: list[int] | None
     rendered: str | None
+    scored_from: int = 0
 
 
 def read_prompt(prompt: dict[str, Any], render: Render) -> Source:
@@ -54,7 +59,7 @@ def read_prompt(prompt: dict[str, Any], render: Render) -> Source:
         ids = prompt["token_ids"]
         if any(isinstance(item, bool) or not isinstance(item, int) for item in ids):
             raise RequestError(ROW_MALFORMED, "token_ids must hold integers only")
-        return Source(None, False, ids, None)
+        return Source(None, False, ids, None, prompt.get("scored_from", 0))
     if "messages" not in prompt:
         return Source(prompt["text"], True, None, None)
     try:
@@ -127,7 +132,7 @@ def fit_prompt(
         wrong = next(item for item in token_ids if not 0 <= item < limits.vocabulary)
         message = f"token id {wrong}: the model has ids from 0 to {limits.vocabulary - 1}"
         raise _located(RequestError(TOKEN_OUT_OF_VOCABULARY, message), source, count)
-    return Prompt(token_ids, source.rendered, truncated)
+    return Prompt(token_ids, source.rendered, truncated, source.scored_from)
 
 
 def _located(error: RequestError, source: Source, tokens: int) -> RequestError:

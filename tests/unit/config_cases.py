@@ -63,6 +63,9 @@ report:
 """
 RUNS = BASE[BASE.index("runs:") : BASE.index("report:")]
 METRIC = "    type: numeric_match\n"
+PLAIN = '    path: data/rows.jsonl\n    template: "{{ question }}"\n'
+TASK = "    lm_eval_task: gsm8k\n"
+ASKS_PLAIN = "    prompts: plain\n    sampling: greedy\n"
 
 EDITS: list[tuple[str, str, str]] = [
     # Unknown keys.
@@ -454,6 +457,18 @@ EDITS: list[tuple[str, str, str]] = [
         "cpu\n    args:\n      dtype: float32\n    tuning:\n      max_num_seqs: 16\n",
         "own\nenvironments:\n  own: {file: own.yaml}\n",
     ),
+    # Tasks of lm-evaluation-harness.
+    ("task and path", TEMPLATE, TASK),
+    ("task and template", PLAIN, TASK + TEMPLATE),
+    ("task key of a file", TEMPLATE, TEMPLATE + "    num_fewshot: 5\n"),
+    ("task without a file", PLAIN, "    lm_eval_task: data/none.yaml\n"),
+    ("task that is no task", PLAIN, "    lm_eval_task: data/rows.yaml\n"),
+    ("task whose data is missing", PLAIN, "    lm_eval_task: data/task.yaml\n"),
+    ("task of a branch", PLAIN, TASK + "    dataset_revisions: {a/b: main}\n"),
+    ("task with a template's variables", PLAIN, TASK + "    chat_template_kwargs: {a: 1}\n"),
+    ("task under a sampling", PLAIN, TASK),
+    ("file under a task's sampling", ASKS_PLAIN, "    prompts: plain\n    sampling: task\n"),
+    ("sampling of that name", "  warm:\n", "  task: {}\n  warm:\n"),
     # YAML.
     ("key twice", WARM, WARM + "    temperature: 0.8\n"),
     ("section twice", "report:", "models:\n  tiny: {path: models/tiny}\nreport:"),
@@ -476,4 +491,7 @@ def make_project(folder: Path) -> None:
     (folder / "data" / "asked.jsonl").write_text('{"prompt": "1+1", "id": "a", "reference": "2"}')
     (folder / "data" / "none.py").write_text("def other(): ...\n")
     (folder / "data" / "wrong.py").write_text("import os\ndef score(:\n")
+    (folder / "data" / "rows.yaml").write_text("- a\n- b\n")
+    data = "dataset_kwargs: {data_files: {test: data/none.jsonl}}\n"
+    (folder / "data" / "task.yaml").write_text(f"task: own\n{data}")
     (folder / "config.yaml").write_text(BASE)

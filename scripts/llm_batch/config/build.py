@@ -28,6 +28,10 @@ from scripts.llm_batch.config.sampling import normalise_sampling
 from scripts.llm_batch.config.schema import defaults, engine_schema, load_schema
 from scripts.llm_batch.evaluation.metric_types import METRIC_TYPES, needs_reference
 from scripts.llm_batch.judged_fields import FAVOURED
+from scripts.llm_batch.tasks.identity import OPTIONS, is_file
+
+TASK_SAMPLING = "task"
+"""Stands for a sampling in a run: each request has the parameters that its task asks for."""
 
 OWN = "python"
 """The metric type whose path is one of the config's paths."""
@@ -55,7 +59,7 @@ def build_config(config: Mapping[str, Any]) -> Config:
         },
         engines={name: _engine(name, entry) for name, entry in config["engines"].items()},
         prompts={name: _prompts(name, entry) for name, entry in config["prompts"].items()},
-        samplings={name: _sampling(name, entry) for name, entry in config["samplings"].items()},
+        samplings=_samplings(config),
         metrics={name: _metric(name, entry) for name, entry in config.get("metrics", {}).items()},
         runs=tuple(run for _, run in expand_runs(config)),
         report=_report(config.get("report", {})),
@@ -158,6 +162,7 @@ def _prompts(name: str, entry: Mapping[str, Any]) -> Prompts:
         id=entry.get("id", "id" if judged_names(entry) else None),
         limit=None if limit is None else int(limit),
         on_too_long=entry.get("on_too_long", "error"),
+        lm_eval=_task(entry) if "lm_eval_task" in entry else None,
         data_set=data_set_of(entry) if "dataset" in entry else None,
         filter=entry.get("filter"),
         sample_seed=None if entry.get("sample_seed") is None else int(entry["sample_seed"]),
@@ -205,6 +210,30 @@ def reference_of(entry: Mapping[str, Any]) -> str | None:
     """Return the field with the right answer; of two runs it is the letter of the first."""
     reference: str | None = entry.get("reference", FAVOURED if "from_runs" in entry else None)
     return reference
+
+
+def _task(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a task that are not the harness's defaults, under its names."""
+    section = load_schema()["properties"]["prompts"]["additionalProperties"]
+    standard = defaults(section)
+    options = {key: entry.get(key, standard[key]) for key in OPTIONS}
+    task = entry["lm_eval_task"]
+    return {
+        "task": local_path(task) if is_file(task) else task,
+        **{
+            key: _number(section["properties"][key], value)
+            for key, value in options.items()
+            if value != standard[key]
+        },
+    }
+
+
+def _samplings(config: Mapping[str, Any]) -> dict[str, Sampling]:
+    """Return the samplings, and beside them the one that stands for what a task asks for."""
+    samplings = {name: _sampling(name, entry) for name, entry in config["samplings"].items()}
+    if any(TASK_SAMPLING in names_of(entry["sampling"]) for entry in config["runs"]):
+        samplings[TASK_SAMPLING] = Sampling(TASK_SAMPLING, {}, 1, 0, by_task=True)
+    return samplings
 
 
 def _sampling(name: str, entry: Mapping[str, Any]) -> Sampling:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.llm_batch.adapters import NO_ADAPTER, SETTINGS
-from scripts.llm_batch.config.build import expand_runs, local_path
+from scripts.llm_batch.config.build import TASK_SAMPLING, expand_runs, local_path
 from scripts.llm_batch.config.data import data_problems, pin_problems
 from scripts.llm_batch.config.engines import (
     engine_problems,
@@ -26,6 +26,13 @@ from scripts.llm_batch.config.judged import judged_problems
 from scripts.llm_batch.config.metrics import metric_problems, run_metric_problems
 from scripts.llm_batch.config.sampling import sampling_problems
 from scripts.llm_batch.config.schema import known_reference
+from scripts.llm_batch.config.tasks import (
+    is_task,
+    judged_task_problems,
+    task_file_problems,
+    task_problems,
+    task_run_problems,
+)
 from scripts.llm_batch.templates import template_problem
 
 REQUIRED = ("experiment", "models", "engines", "prompts", "samplings", "runs")
@@ -34,12 +41,21 @@ _SECTIONS = {"engine": "engines", "prompts": "prompts", "sampling": "samplings"}
 
 
 def missing_sections(config: Mapping[str, Any]) -> list[Problem]:
-    """Return a problem for each section that every config has."""
+    """Return a problem for each section that every config has.
+
+    Runs that ask tasks only need no samplings.
+    """
+    found = {"samplings"} if _only_tasks(config) else set()
     return [
         Problem((), f"the key '{key}' is missing; add it (see config/README.md)")
         for key in REQUIRED
-        if key not in config
+        if key not in config and key not in found
     ]
+
+
+def _only_tasks(config: Mapping[str, Any]) -> bool:
+    runs = config.get("runs", [])
+    return bool(runs) and all(run["sampling"] in (TASK_SAMPLING, [TASK_SAMPLING]) for run in runs)
 
 
 def cross_problems(config: Mapping[str, Any]) -> Iterator[Problem]:
@@ -58,6 +74,9 @@ def cross_problems(config: Mapping[str, Any]) -> Iterator[Problem]:
     for name, entry in config["prompts"].items():
         yield from _prompts_problems(("prompts", name), entry)
     for name, entry in config["samplings"].items():
+        if name == TASK_SAMPLING:
+            text = f"'{TASK_SAMPLING}' in a run means what its task asks for; choose another name"
+            yield Problem(("samplings", name), text)
         yield from sampling_problems(("samplings", name), entry)
     for name, entry in config.get("metrics", {}).items():
         yield from metric_problems(("metrics", name), entry)
@@ -68,6 +87,7 @@ def cross_problems(config: Mapping[str, Any]) -> Iterator[Problem]:
         yield from run_metric_problems(config)
         yield from judged_problems(config)
         yield from gate_problems(config)
+        yield from _tasks(config)
         yield from strict_problems(config)
         yield from _files(config)
 
@@ -108,6 +128,9 @@ def _adapter_problems(path: ConfigPath, entry: Mapping[str, Any]) -> Iterator[Pr
 
 
 def _prompts_problems(path: ConfigPath, entry: Mapping[str, Any]) -> Iterator[Problem]:
+    yield from task_problems(path, entry)
+    if is_task(entry):
+        return
     template, messages = entry.get("template"), entry.get("messages")
     if template is not None and messages is not None:
         yield Problem(path, "has both 'template' and 'messages'; keep the one that is meant")
@@ -131,7 +154,8 @@ def _run_references(config: Mapping[str, Any]) -> Iterator[Problem]:
     for position, entry in enumerate(config["runs"]):
         for key, section in _SECTIONS.items():
             for path, name in _named(("runs", position, key), entry[key]):
-                yield from _reference(path, name, section, config)
+                if (key, name) != ("sampling", TASK_SAMPLING):
+                    yield from _reference(path, name, section, config)
         for path, name in _named(("runs", position, "adapter"), entry.get("adapter", [])):
             if name != NO_ADAPTER:
                 yield from _reference(path, name, "adapters", config)
@@ -164,6 +188,16 @@ def _run_names(config: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem((*path, "name") if "name" in entry else path, text)
 
 
+def _tasks(config: Mapping[str, Any]) -> Iterator[Problem]:
+    found = (
+        problem
+        for path, run in expand_runs(config)
+        for problem in task_run_problems(path, run, config["runs"][path[1]], config)
+    )
+    yield from dict.fromkeys(found)
+    yield from judged_task_problems(config, [run for _, run in expand_runs(config)])
+
+
 def _files(config: Mapping[str, Any]) -> Iterator[Problem]:
     """Check what the runs use: other entries may describe another machine's files."""
     if "wheelhouse" in config and not Path(local_path(config["wheelhouse"])).is_dir():
@@ -191,6 +225,8 @@ def _files(config: Mapping[str, Any]) -> Iterator[Problem]:
             )
     for name in dict.fromkeys(run.prompts for run in runs):
         entry = config["prompts"][name]
+        if is_task(entry):
+            yield from task_file_problems(("prompts", name), entry)
         if "path" in entry:
             yield from _prompts_file(("prompts", name, "path"), Path(local_path(entry["path"])))
         few_shot = entry.get("few_shot") or {}

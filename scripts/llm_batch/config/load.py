@@ -62,7 +62,8 @@ def load_config(
     resolved, problems = apply_one_off(config, _experiment_given(config, files))
     problems += missing_sections(resolved)
     raise_problems(problems, config, files)
-    expanded = expand_sweeps(resolved)
+    # Runs that ask tasks only need none.
+    expanded = expand_sweeps({**resolved, "samplings": resolved.get("samplings", {})})
     raise_problems(expanded.problems, config, files)
     final, choice, problems = resolve_auto(expanded.config, choose)
     located = expanded.located(problems or cross_problems(final))

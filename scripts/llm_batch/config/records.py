@@ -100,6 +100,8 @@ class Prompts:
 
     `path` is empty for a data set of the hub, and where `from_runs` names one or two runs whose
     completions are the rows.
+    A task of lm-evaluation-harness has `lm_eval` instead: `task` (a name or a YAML file) and the
+    options that are given.
     """
 
     name: str
@@ -117,16 +119,21 @@ class Prompts:
     few_shot: FewShot | None = None
     body_settings: BodySettings = "refuse"
     from_runs: tuple[str, ...] = ()
+    lm_eval: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """vLLM SamplingParams (`params`, canonical, without n and seed), samples and seed."""
+    """vLLM SamplingParams (`params`, canonical, without n and seed), samples and seed.
+
+    `by_task`: each request has the parameters that its task asks for, and `params` is empty.
+    """
 
     name: str
     params: Mapping[str, Any]
     n: int
     seed: int
+    by_task: bool = False
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,7 @@ AUTO_PATTERN = "^auto$"
 """A number that can also be left to us."""
 
 PATTERN_WORDS: Mapping[str, str] = {
+    "^[0-9a-f]{40}$": "a commit, 40 hexadecimal digits",
     "^[A-Za-z0-9][A-Za-z0-9_+-]*$": "letters, digits, '_', '+' and '-'",
     "^[A-Za-z0-9][A-Za-z0-9_+.-]*$": "letters, digits, '_', '+', '-' and '.'",
     "\\.(jsonl|json|parquet|csv|tsv|txt)(\\.gz|\\.zst)?$": (

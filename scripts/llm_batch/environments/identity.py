@@ -21,6 +21,12 @@ from scripts.llm_batch.errors import ConfigError, WorkflowError
 NOT_ENGINES = frozenset({"workflow", "development"})
 """Files in `envs/` that are for the workflow itself."""
 
+LM_EVAL = "lm-eval"
+"""The environment of lm-evaluation-harness."""
+
+TOOLS = frozenset({LM_EVAL})
+"""Environments that are built like an engine's, and hold a tool of the workflow instead."""
+
 _PIN = re.compile(r"^(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[^\s;\\]+)")
 _HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}\b")
 
@@ -87,7 +93,11 @@ class EnvironmentSpec:
 
 
 def environment_names(envs_dir: Path) -> list[str]:
-    """Return the environments that have both a description and a lock."""
+    """Return the environments of engines: those that have both a description and a lock."""
+    return [name for name in _described(envs_dir) if name not in TOOLS]
+
+
+def _described(envs_dir: Path) -> list[str]:
     return sorted(
         path.stem
         for path in envs_dir.glob("*.yaml")
@@ -125,8 +135,8 @@ def environment_identity(name: str, envs_dir: Path, conda: bool = True) -> dict[
 
 def load_spec(name: str, envs_dir: Path) -> EnvironmentSpec:
     """Read `<name>.yaml`; raise `ConfigError` if the environment is unknown or ill-described."""
-    names = environment_names(envs_dir)
-    if name not in names:
+    if name not in _described(envs_dir):
+        names = environment_names(envs_dir)
         # Not the config's own `nearest`: the config asks this module which environments exist.
         close = difflib.get_close_matches(name.lower(), names, n=1)
         meant = f"; did you mean '{close[0]}'?" if close else ""

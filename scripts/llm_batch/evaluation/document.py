@@ -96,7 +96,7 @@ def metrics_document(
         "level": LEVEL,
         "rows": completions.row_count,
         "completions": len(completions.text),
-        "values": [_rounded(asdict(one)) for one in figures if isinstance(one, Value)],
+        "values": [rounded(asdict(one)) for one in figures if isinstance(one, Value)],
         "absent": [asdict(one) for one in figures if isinstance(one, Absent)],
         "lengths": lengths(completions),
         "finish_reasons": dict(sorted(finish_reasons.items())),
@@ -140,7 +140,8 @@ def _metric_record(metric: NamedMetric, scores: Scores) -> dict[str, Any]:
     }
 
 
-def _rounded(record: dict[str, Any]) -> dict[str, Any]:
+def rounded(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record with its figures as exact as every processor gives them."""
     return {
         key: round(value, _DIGITS) if isinstance(value, float) else value
         for key, value in record.items()

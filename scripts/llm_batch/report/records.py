@@ -116,6 +116,8 @@ class Run:
     @property
     def data(self) -> str:
         """What tells prompts files apart: runs on the same file can be compared row by row."""
+        if "lm_eval" in self.prompts:
+            return canonical_json(self.prompts)
         identity = {key: self.prompts.get(key) for key in ("data", "format", "from_runs", "id")}
         return canonical_json(identity)
 
