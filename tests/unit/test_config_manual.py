@@ -95,7 +95,14 @@ def test_every_key_is_typed_described_and_bounded(
 
 
 def test_every_mapping_of_the_schema_is_closed() -> None:
-    free = {"hf_overrides", "compilation_config", "chat_template_kwargs", "json", "schema"}
+    free = {
+        "gen_kwargs",
+        "hf_overrides",
+        "compilation_config",
+        "chat_template_kwargs",
+        "json",
+        "schema",
+    }
     for path, schema, _ in KEYS:
         types = schema.get("type", [])
         if "object" in ([types] if isinstance(types, str) else types):
