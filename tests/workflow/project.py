@@ -53,8 +53,8 @@ class Project:
 
     folder: Path
 
-    def snakemake(self, *arguments: str, cores: str = "2") -> Outcome:
-        """Run the real snakemake command here."""
+    def snakemake(self, *arguments: str, cores: str = "2", seconds: float = SECONDS) -> Outcome:
+        """Run the real snakemake command here, for at most so many seconds."""
         command = [sys.executable, "-m", "snakemake", "--cores", cores, *arguments]
         result = subprocess.run(
             command,
@@ -62,7 +62,7 @@ class Project:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=SECONDS,
+            timeout=seconds,
             env={**os.environ, "PYTHONPATH": ""},
             check=False,
         )
