@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from scripts.llm_batch.environments.identity import (
+    TOOLS,
     EnvironmentSpec,
     canonical_name,
     environment_names,
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     envs: Path = arguments.environments_dir
     complete = True
     print(f"{'environment':<12} {'there':>6} {'elsewhere':>10} {'missing':>8}")
-    for name in arguments.names or environment_names(envs):
+    for name in arguments.names or [*environment_names(envs), *sorted(TOOLS)]:
         checked = check_lock(load_spec(name, envs), envs)
         counts = f"{len(checked.there):>6} {len(checked.elsewhere):>10} {len(checked.missing):>8}"
         print(f"{name:<12} {counts}  {', '.join(checked.missing)}".rstrip(), flush=True)

@@ -23,6 +23,7 @@ from scripts.llm_batch.environments.conda_settings import read_conda_settings
 from scripts.llm_batch.environments.download import download
 from scripts.llm_batch.environments.identity import (
     NOT_ENGINES,
+    TOOLS,
     environment_names,
     load_spec,
     lock_path,
@@ -69,7 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     envs: Path = arguments.environments_dir.absolute()
     if arguments.download and not arguments.names:
         raise WorkflowError("--download: say which environment, for example cu130")
-    for name in arguments.names or ["workflow", "development", *environment_names(envs)]:
+    every = ["workflow", "development", *environment_names(envs), *sorted(TOOLS)]
+    for name in arguments.names or every:
         if arguments.download:
             download(load_spec(name, envs), envs, arguments.download)
         elif name in NOT_ENGINES:
@@ -109,7 +111,7 @@ def conda_file(lock: str) -> str:
 def lock_engine(name: str, envs: Path, fresh: bool, conda: bool) -> None:
     """Lock the wheels of an environment and, if its description has specs, its conda layer."""
     lock_path(name, envs).touch()
-    if name not in environment_names(envs):
+    if not (envs / f"{name}.yaml").is_file():
         raise WorkflowError(f"{envs / name}.yaml: missing; describe the environment {name} first")
     spec = load_spec(name, envs)
     lock_wheels(spec, envs, COMMAND, fresh)
