@@ -68,7 +68,8 @@ def _obtain(pin: CondaPin, target: Path, settings: CondaSettings, wheelhouse: Pa
     raise WorkflowError(
         f"conda package {pin.file}: {without_passwords('; '.join(failures))}; check the network, "
         "name a mirror (channel_alias or mirrored_channels in .condarc), or fill a folder with "
-        "`python -m scripts.lock_environment NAME --download DIR` and give it as wheelhouse=DIR"
+        "`python -m scripts.lock_environment NAME --download DIR` and give it as wheelhouse=DIR, "
+        "or do without the layer (conda: false in the config's section environments)"
     )
 
 
