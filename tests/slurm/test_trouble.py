@@ -140,10 +140,12 @@ def test_a_cancelled_job_goes_on_in_another_one_elsewhere(story: Story) -> None:
 
 
 def test_a_job_is_warned_before_its_limit_and_the_next_one_has_more_time(story: Story) -> None:
-    first, second = (records[0] for records in engines(story.limited).values())
-    assert (first["exit"], second["exit"]) == ("interrupted", "finished")
-    assert first["requests"] > 0
+    # On a very busy machine the warning comes before the first engine has started.
+    *warned, last = engine_records(story.limited)
+    assert {record["exit"] for record in warned} <= {"interrupted"}
+    assert last["exit"] == "finished"
     output = story.outputs["limited"]
+    assert "Trying to restart" in output
     assert "runtime=1," in output
     assert "runtime=2," in output
 
