@@ -19,12 +19,13 @@ ROOT = str(Path(workflow.basedir).resolve())
 if ROOT not in sys.path:
     sys.path.insert(0, ROOT)
 
-from scripts.llm_batch import digests, errors, interrupts, placement, plan, slurm, starting
+from scripts.llm_batch import digests, errors, interrupts, slurm
 from scripts.llm_batch.addresses import canonical_json
 from scripts.llm_batch.config.load import load_config
 from scripts.llm_batch.environments import external, sources
 from scripts.llm_batch.evaluation import metric_files
 from scripts.llm_batch.gpus import capacity
+from scripts.llm_batch.plan import make, placement, starting
 
 placement.make_programs_callable(Path(ROOT))
 if workflow.is_main_process:
@@ -37,7 +38,7 @@ try:
     CONFIG = load_config(config, [Path(path) for path in workflow.configfiles])
     EXTERNALS = external.ExternalRecords(Path("results/.externals.json"))
     GPUS = capacity.limit_gpus(workflow)
-    PLAN = plan.make_plan(
+    PLAN = make.make_plan(
         CONFIG, Path(ROOT) / "envs", MEMO, externals=EXTERNALS, gpus=GPUS
     )
     MEMO.save()

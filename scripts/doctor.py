@@ -82,7 +82,7 @@ def asked_engines(arguments: argparse.Namespace, machine: Machine) -> list[Exami
     # Only a config needs them: the machine is examined with the standard library, PyYAML, psutil
     # and nvidia-ml-py alone, so also where nothing has been set up yet.
     from scripts.llm_batch.doctor.engines import Paths, examine_engines
-    from scripts.llm_batch.plan import make_plan
+    from scripts.llm_batch.plan.make import make_plan
     from scripts.plan import read_config
 
     variants = load_variants(ENVS)

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from scripts.fetch_model import MEMO, check_files, link, link_hub_model
-from scripts.llm_batch.adapters import SETTINGS, WEIGHTS, adapter_rank, tensor_shapes
 from scripts.llm_batch.addresses import write_identity, write_json_atomic, write_manifest
 from scripts.llm_batch.digests import DigestMemo
 from scripts.llm_batch.errors import run_cli
 from scripts.llm_batch.hub.models import Wanted
 from scripts.llm_batch.hub.problems import quiet_client
+from scripts.llm_batch.models.adapters import SETTINGS, WEIGHTS, adapter_rank, tensor_shapes
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -28,8 +28,8 @@ from scripts.llm_batch.hub.download import fetch_files
 from scripts.llm_batch.hub.models import Wanted, choose_files
 from scripts.llm_batch.hub.problems import explained, quiet_client
 from scripts.llm_batch.hub.source import COMMIT, HubFile, Kind, Source, snapshot_folder
-from scripts.llm_batch.model_size import gpus_needed, hub_model_size
-from scripts.llm_batch.remote_code import foreign_code, localise
+from scripts.llm_batch.models.remote_code import foreign_code, localise
+from scripts.llm_batch.models.size import gpus_needed, hub_model_size
 
 log = logging.getLogger(__name__)
 

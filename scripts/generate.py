@@ -19,7 +19,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scripts.llm_batch.adapters import check_fit, staged_adapter
 from scripts.llm_batch.addresses import read_json, utc_now, write_json_atomic
 from scripts.llm_batch.doctor.start import refuse_job
 from scripts.llm_batch.environments.prefixes import keep_in_place
@@ -37,6 +36,7 @@ from scripts.llm_batch.generate.results import Totals, write_completions
 from scripts.llm_batch.generate.settings import EngineSpec
 from scripts.llm_batch.generate.state import ShardFolder
 from scripts.llm_batch.generate.supervisor import Supervisor
+from scripts.llm_batch.models.adapters import check_fit, staged_adapter
 from scripts.llm_batch.retries import read_marks
 
 ENVS = Path(__file__).resolve().parents[1] / "envs"

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from scripts.llm_batch.errors import WorkflowError, run_cli
-from scripts.llm_batch.model_size import (
+from scripts.llm_batch.models.size import (
     Figure,
     ModelSize,
     gpus_needed,

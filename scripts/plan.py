@@ -24,9 +24,10 @@ from scripts.llm_batch.config.records import Config
 from scripts.llm_batch.digests import DigestMemo
 from scripts.llm_batch.doctor.start import look_ahead
 from scripts.llm_batch.errors import ConfigError, run_cli
-from scripts.llm_batch.forecast import EngineForecast, RunForecast, forecast
 from scripts.llm_batch.gpus.present import visible_count
-from scripts.llm_batch.plan import Plan, make_plan
+from scripts.llm_batch.plan.forecast import EngineForecast, RunForecast, forecast
+from scripts.llm_batch.plan.make import make_plan
+from scripts.llm_batch.plan.records import Plan
 from scripts.show_experiment import aligned
 
 ROOT = Path(__file__).resolve().parents[1]

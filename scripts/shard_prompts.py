@@ -39,7 +39,7 @@ from scripts.llm_batch.expansion import (
 )
 from scripts.llm_batch.ledger import Requester, SamplingText
 from scripts.llm_batch.parquet import TableWriter, table_writer
-from scripts.llm_batch.prompts_identity import prompts_of
+from scripts.llm_batch.plan.prompts_identity import prompts_of
 from scripts.llm_batch.requests import BY_TASK, sampling_key
 from scripts.llm_batch.sharding import (
     database,

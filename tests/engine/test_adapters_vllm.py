@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from scripts.llm_batch.adapters import staged_adapter
+from scripts.llm_batch.models.adapters import staged_adapter
 from tests.engine.conftest import Workspace, make_request
 from tests.engine.lora import make_adapter
 from tests.engine.real import real_workspace

@@ -9,7 +9,12 @@ from typing import Any
 import pytest
 
 from scripts import fetch_adapter
-from scripts.llm_batch.adapters import (
+from scripts.llm_batch.addresses import address, canonical_json, read_json
+from scripts.llm_batch.digests import DigestMemo
+from scripts.llm_batch.errors import WorkflowError
+from scripts.llm_batch.generate.settings import engine_arguments
+from scripts.llm_batch.ledger import Requester
+from scripts.llm_batch.models.adapters import (
     SETTINGS,
     WEIGHTS,
     Adapter,
@@ -20,11 +25,6 @@ from scripts.llm_batch.adapters import (
     max_rank,
     staged_adapter,
 )
-from scripts.llm_batch.addresses import address, canonical_json, read_json
-from scripts.llm_batch.digests import DigestMemo
-from scripts.llm_batch.errors import WorkflowError
-from scripts.llm_batch.generate.settings import engine_arguments
-from scripts.llm_batch.ledger import Requester
 from scripts.llm_batch.requests import sampling_key
 from tests.engine.lora import make_adapter
 from tests.engine.real import QUICKSTART

@@ -10,7 +10,7 @@ import pytest
 from scripts.llm_batch import addresses, digests
 from scripts.llm_batch.digests import DigestMemo
 from scripts.llm_batch.errors import WorkflowError
-from scripts.llm_batch.models import local_model_identity, model_files
+from scripts.llm_batch.models.local import local_model_identity, model_files
 
 
 def aged(path: Path, text: str, seconds: float = 100) -> Path:

@@ -13,7 +13,7 @@ from scripts.llm_batch.doctor.variants import load_variant
 from scripts.llm_batch.environments.identity import environment_identity
 from scripts.llm_batch.errors import WorkflowError
 from scripts.llm_batch.machine.read import SIMULATED_MACHINE, load_machine
-from scripts.llm_batch.stages import make_stage
+from scripts.llm_batch.plan.stages import make_stage
 from tests.unit.config_cases import BASE, make_project
 from tests.unit.tiny_environments import ROOT
 

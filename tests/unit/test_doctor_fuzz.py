@@ -10,8 +10,8 @@ from scripts.llm_batch.config.schema import engine_schema
 from scripts.llm_batch.doctor.engines import problems
 from scripts.llm_batch.doctor.pairs import Pair
 from scripts.llm_batch.machine.read import load_machine
-from scripts.llm_batch.model_shape import model_shape
-from scripts.llm_batch.model_size import ModelSize
+from scripts.llm_batch.models.shape import model_shape
+from scripts.llm_batch.models.size import ModelSize
 from tests.unit.tiny_environments import ROOT
 
 MACHINES = [load_machine(path) for path in sorted((ROOT / "tests/machines").glob("*.json"))]

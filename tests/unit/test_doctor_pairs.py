@@ -14,8 +14,8 @@ from scripts.llm_batch.doctor.engines import make_pair, problems
 from scripts.llm_batch.doctor.fit import least_need
 from scripts.llm_batch.doctor.pairs import Pair
 from scripts.llm_batch.machine.read import load_machine
-from scripts.llm_batch.model_shape import model_shape
-from scripts.llm_batch.model_size import ModelSize
+from scripts.llm_batch.models.shape import model_shape
+from scripts.llm_batch.models.size import ModelSize
 from tests.unit.tiny_environments import ROOT
 
 # Public shapes, as their config.json has them.

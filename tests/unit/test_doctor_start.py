@@ -12,11 +12,11 @@ import pytest
 from scripts.llm_batch.doctor.start import SWITCH, look_ahead, refuse_job, refuse_plan
 from scripts.llm_batch.environments.identity import environment_identity
 from scripts.llm_batch.errors import ConfigError, WorkflowError
-from scripts.llm_batch.fetch_plan import FetchPlan
 from scripts.llm_batch.generate.settings import EngineSpec
 from scripts.llm_batch.machine.read import SIMULATED_MACHINE
-from scripts.llm_batch.plan import EnginePlan
-from scripts.llm_batch.stages import make_stage
+from scripts.llm_batch.plan.fetch import FetchPlan
+from scripts.llm_batch.plan.records import EnginePlan
+from scripts.llm_batch.plan.stages import make_stage
 from tests.unit.tiny_environments import ROOT
 
 ENVS = ROOT / "envs"

@@ -13,8 +13,9 @@ from scripts import plan as program
 from scripts.llm_batch.addresses import address, write_identity
 from scripts.llm_batch.config.load import load_config
 from scripts.llm_batch.digests import DigestMemo
-from scripts.llm_batch.forecast import EngineForecast, RunForecast, forecast
-from scripts.llm_batch.plan import Plan, make_plan
+from scripts.llm_batch.plan.forecast import EngineForecast, RunForecast, forecast
+from scripts.llm_batch.plan.make import make_plan
+from scripts.llm_batch.plan.records import Plan
 from tests.unit.config_cases import BASE, make_project
 
 STARTS: list[dict[str, Any]] = [

@@ -18,7 +18,8 @@ from scripts.llm_batch.digests import DigestMemo
 from scripts.llm_batch.errors import WorkflowError
 from scripts.llm_batch.evaluation.agreement import cohen, fleiss_estimate, verdict_counts
 from scripts.llm_batch.evaluation.comparing import Options, Scored, compare
-from scripts.llm_batch.plan import Plan, make_plan
+from scripts.llm_batch.plan.make import make_plan
+from scripts.llm_batch.plan.records import Plan
 from tests.unit.config_cases import BASE, make_project
 from tests.unit.test_evaluate_run import completion, figures, write_run
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from scripts.llm_batch.errors import WorkflowError
-from scripts.llm_batch.model_shape import model_shape
-from scripts.llm_batch.model_size import ModelSize, gpus_needed, local_model_size
+from scripts.llm_batch.models.shape import model_shape
+from scripts.llm_batch.models.size import ModelSize, gpus_needed, local_model_size
 from scripts.model_size import main
 
 LLAMA_70B = {

@@ -9,7 +9,8 @@ import pytest
 
 from scripts.llm_batch.config.load import load_config
 from scripts.llm_batch.digests import DigestMemo
-from scripts.llm_batch.plan import Plan, make_plan
+from scripts.llm_batch.plan.make import make_plan
+from scripts.llm_batch.plan.records import Plan
 
 CONFIG: dict[str, Any] = {
     "experiment": "golden",

@@ -10,7 +10,7 @@ import pytest
 
 from scripts.generate import refuse_unpinned_code
 from scripts.llm_batch.errors import WorkflowError
-from scripts.llm_batch.remote_code import foreign_code, localise
+from scripts.llm_batch.models.remote_code import foreign_code, localise
 
 AUTO_MAP = {
     "AutoConfig": "ann/code--configuration_x.XConfig",

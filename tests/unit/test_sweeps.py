@@ -15,8 +15,9 @@ from scripts.llm_batch.config.schema import load_schema
 from scripts.llm_batch.config.sweep_axes import NAMED, axes
 from scripts.llm_batch.digests import DigestMemo
 from scripts.llm_batch.errors import ConfigError
-from scripts.llm_batch.placement import refuse_long_commands
-from scripts.llm_batch.plan import Plan, make_plan
+from scripts.llm_batch.plan.make import make_plan
+from scripts.llm_batch.plan.placement import refuse_long_commands
+from scripts.llm_batch.plan.records import Plan
 from tests.unit.config_cases import BASE, make_project
 
 

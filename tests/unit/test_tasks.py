@@ -14,7 +14,8 @@ from scripts.llm_batch.config.load import load_config
 from scripts.llm_batch.digests import DigestMemo
 from scripts.llm_batch.environments.identity import environment_names, load_spec, locked_packages
 from scripts.llm_batch.errors import ConfigError, WorkflowError
-from scripts.llm_batch.plan import Plan, RunPlan, make_plan
+from scripts.llm_batch.plan.make import make_plan
+from scripts.llm_batch.plan.records import Plan, RunPlan
 from scripts.llm_batch.tasks.call import Harness
 from scripts.llm_batch.tasks.identity import task_files
 from scripts.llm_batch.tasks.scores import Asked, figures_of, read_scores

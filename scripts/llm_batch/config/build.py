@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scripts.llm_batch.adapters import NO_ADAPTER
 from scripts.llm_batch.config.errors import ConfigPath
 from scripts.llm_batch.config.records import (
     Adapter,
@@ -28,6 +27,7 @@ from scripts.llm_batch.config.sampling import normalise_sampling
 from scripts.llm_batch.config.schema import defaults, engine_schema, load_schema
 from scripts.llm_batch.evaluation.metric_types import METRIC_TYPES, needs_reference
 from scripts.llm_batch.judged_fields import FAVOURED
+from scripts.llm_batch.models.adapters import NO_ADAPTER
 from scripts.llm_batch.tasks.identity import OPTIONS, is_file
 
 TASK_SAMPLING = "task"

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from scripts.llm_batch.adapters import NO_ADAPTER, SETTINGS
 from scripts.llm_batch.config.build import TASK_SAMPLING, expand_runs, local_path
 from scripts.llm_batch.config.data import data_problems, pin_problems
 from scripts.llm_batch.config.engines import (
@@ -33,6 +32,7 @@ from scripts.llm_batch.config.tasks import (
     task_problems,
     task_run_problems,
 )
+from scripts.llm_batch.models.adapters import NO_ADAPTER, SETTINGS
 from scripts.llm_batch.templates import template_problem
 
 REQUIRED = ("experiment", "models", "engines", "prompts", "samplings", "runs")

@@ -16,7 +16,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from scripts.llm_batch.adapters import NO_ADAPTER
 from scripts.llm_batch.addresses import canonical_json
 from scripts.llm_batch.config.build import adapted_name, names_of
 from scripts.llm_batch.config.errors import ConfigPath, Problem
@@ -29,6 +28,7 @@ from scripts.llm_batch.config.sweep_axes import (
     include_problems,
     same,
 )
+from scripts.llm_batch.models.adapters import NO_ADAPTER
 
 SWEEP_KEYS = ("sweep", "include", "exclude")
 

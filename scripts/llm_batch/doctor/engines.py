@@ -23,9 +23,9 @@ from scripts.llm_batch.environments.identity import (
 from scripts.llm_batch.errors import ConfigError, WorkflowError
 from scripts.llm_batch.generate.settings import EngineSpec
 from scripts.llm_batch.machine.records import Machine
-from scripts.llm_batch.model_size import ModelSize, local_model_size
-from scripts.llm_batch.plan import EnginePlan
-from scripts.llm_batch.stages import Stage
+from scripts.llm_batch.models.size import ModelSize, local_model_size
+from scripts.llm_batch.plan.records import EnginePlan
+from scripts.llm_batch.plan.stages import Stage
 
 RULES = (
     rules.gpu_count,

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from scripts.llm_batch.doctor import vllm_limits as limits
 from scripts.llm_batch.doctor.pairs import Pair
 from scripts.llm_batch.doctor.verdicts import Finding
-from scripts.llm_batch.model_size import VLLM_DTYPE_BYTES
+from scripts.llm_batch.models.size import VLLM_DTYPE_BYTES
 
 SMALLEST_QUANTIZATION = 4
 """Weights that vLLM itself quantises while loading take a quarter (4 of 16 bits) at the least."""

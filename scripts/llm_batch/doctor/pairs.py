@@ -8,8 +8,8 @@ from typing import Any
 
 from scripts.llm_batch.gpus.devices import Device, devices
 from scripts.llm_batch.machine.records import Gpu, Machine
-from scripts.llm_batch.model_shape import ModelShape, model_shape
-from scripts.llm_batch.model_size import ModelSize
+from scripts.llm_batch.models.shape import ModelShape, model_shape
+from scripts.llm_batch.models.size import ModelSize
 
 
 @dataclass(frozen=True)

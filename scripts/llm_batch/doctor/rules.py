@@ -13,7 +13,7 @@ from scripts.llm_batch.doctor.cuda import newer_or_equal
 from scripts.llm_batch.doctor.pairs import Pair, card_name
 from scripts.llm_batch.doctor.verdicts import Finding
 from scripts.llm_batch.gpus.devices import devices
-from scripts.llm_batch.model_shape import ModelShape
+from scripts.llm_batch.models.shape import ModelShape
 
 
 def _no(rule: str, text: str, cure: str) -> Finding:

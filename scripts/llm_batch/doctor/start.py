@@ -18,7 +18,7 @@ from scripts.llm_batch.errors import ConfigError, WorkflowError
 from scripts.llm_batch.generate.settings import EngineSpec
 from scripts.llm_batch.machine.read import read_machine
 from scripts.llm_batch.machine.records import Machine
-from scripts.llm_batch.plan import EnginePlan
+from scripts.llm_batch.plan.records import EnginePlan
 
 SWITCH = "LLM_BATCH_DOCTOR"
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import psutil
 
-from scripts.llm_batch.adapters import Adapter, max_rank
 from scripts.llm_batch.addresses import read_json
 from scripts.llm_batch.errors import WorkflowError
+from scripts.llm_batch.models.adapters import Adapter, max_rank
 
 SUPERVISOR_TUNING = frozenset(
     {"shards", "window", "start_timeout_s", "stall_timeout_s", "max_restarts"}

@@ -9,7 +9,7 @@ from typing import Any
 
 from scripts.llm_batch.config.records import Config, Prompts
 from scripts.llm_batch.digests import DigestMemo
-from scripts.llm_batch.stages import Stage, make_stage
+from scripts.llm_batch.plan.stages import Stage, make_stage
 from scripts.llm_batch.tasks.identity import is_file, task_files
 
 

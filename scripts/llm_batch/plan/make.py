@@ -7,7 +7,6 @@ read but the config, the lock files and the digests of data and model files.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,79 +22,23 @@ from scripts.llm_batch.environments.identity import LM_EVAL
 from scripts.llm_batch.environments.sources import Source, find_source
 from scripts.llm_batch.errors import ConfigError
 from scripts.llm_batch.evaluation.metric_files import with_digests
-from scripts.llm_batch.fetch_plan import (
+from scripts.llm_batch.gpus.capacity import AUTO, replicas
+from scripts.llm_batch.gpus.sizes import parallel_size
+from scripts.llm_batch.plan.fetch import (
     FetchPlan,
     few_shot_path,
     plan_adapter,
     plan_model,
 )
-from scripts.llm_batch.gpus.capacity import AUTO, replicas
-from scripts.llm_batch.gpus.sizes import parallel_size
-from scripts.llm_batch.plan_prompts import DerivedPlan, PromptsPlanner, judging_levels
-from scripts.llm_batch.plan_report import plan_evaluation, plan_replication, plan_report
-from scripts.llm_batch.prompts_identity import without_none
+from scripts.llm_batch.plan.prompts import PromptsPlanner, judging_levels
+from scripts.llm_batch.plan.prompts_identity import without_none
+from scripts.llm_batch.plan.records import BatchPlan, EnginePlan, Plan, RunPlan
+from scripts.llm_batch.plan.report import plan_evaluation, plan_replication, plan_report
+from scripts.llm_batch.plan.stages import Stage, make_stage
 from scripts.llm_batch.requests import BY_TASK, is_greedy
-from scripts.llm_batch.stages import Stage, make_stage
-from scripts.llm_batch.tasks.planning import TaskPlan, asks_tasks
+from scripts.llm_batch.tasks.planning import asks_tasks
 
 DUMMY = "dummy"
-
-
-@dataclass(frozen=True)
-class EnginePlan:
-    """An engine under one determinism: what answers its requests, and how it is placed."""
-
-    stage: Stage
-    environment: Stage | None
-    model: FetchPlan | None
-    tuning: Mapping[str, Any]
-    gpus: int
-
-
-@dataclass(frozen=True)
-class RunPlan:
-    """A run, the batch that would answer it, and what evaluates it."""
-
-    stage: Stage
-    batch: str
-    prompts_path: str
-    few_shot_path: str | None
-    task: TaskPlan | None
-    adapter: Stage | None
-    evaluation: Stage
-    replication: Stage | None
-    max_error_rate: float
-
-
-@dataclass(frozen=True)
-class BatchPlan:
-    """All runs that one config sends to one engine, cut into shards."""
-
-    stage: Stage
-    engine: EnginePlan
-    runs: tuple[RunPlan, ...]
-    shards: int
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything one config asks for; the mappings are keyed by stage folder.
-
-    `unpinned` names the sections of the config that have no commit yet: they can be planned only.
-    """
-
-    experiment: str
-    environments: Mapping[str, tuple[Stage, Source]]
-    models: Mapping[str, FetchPlan]
-    adapters: Mapping[str, FetchPlan]
-    data_sets: Mapping[str, Stage]
-    tasks: Mapping[str, TaskPlan]
-    engines: Mapping[str, EnginePlan]
-    batches: Mapping[str, BatchPlan]
-    runs: Mapping[str, RunPlan]
-    derived: Mapping[str, DerivedPlan]
-    report: Stage
-    unpinned: Sequence[str] = ()
 
 
 def make_plan(

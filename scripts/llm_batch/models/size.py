@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from scripts.llm_batch.errors import WorkflowError
-from scripts.llm_batch.model_shape import ModelShape, model_shape
+from scripts.llm_batch.models.shape import ModelShape, model_shape
 
 DTYPE_BYTES: Mapping[str, float] = {
     "F64": 8, "I64": 8, "U64": 8, "C64": 8,

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from scripts.llm_batch import placement, slurm
+from scripts.llm_batch import slurm
 from scripts.llm_batch.config.records import Config
 from scripts.llm_batch.doctor import auto, start
 from scripts.llm_batch.gpus import capacity
-from scripts.llm_batch.plan import EnginePlan, Plan
+from scripts.llm_batch.plan import placement
+from scripts.llm_batch.plan.records import EnginePlan, Plan
 
 ASKING = ("generate", "replicate_run")
 """The rules that start engines."""

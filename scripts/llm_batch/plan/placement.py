@@ -14,9 +14,9 @@ from scripts.llm_batch.addresses import address, canonical_json, read_json
 from scripts.llm_batch.config.errors import display_path
 from scripts.llm_batch.config.records import Config
 from scripts.llm_batch.errors import ConfigError, WorkflowError
-from scripts.llm_batch.fetch_plan import FetchPlan
-from scripts.llm_batch.plan import BatchPlan, EnginePlan, Plan
-from scripts.llm_batch.stages import Stage
+from scripts.llm_batch.plan.fetch import FetchPlan
+from scripts.llm_batch.plan.records import BatchPlan, EnginePlan, Plan
+from scripts.llm_batch.plan.stages import Stage
 from scripts.llm_batch.tasks.call import harness_spec
 from scripts.llm_batch.tasks.planning import TaskPlan
 

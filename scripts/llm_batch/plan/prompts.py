@@ -12,9 +12,9 @@ from typing import Any
 
 from scripts.llm_batch.config.records import Config, Prompts, Run
 from scripts.llm_batch.digests import DigestMemo
-from scripts.llm_batch.fetch_plan import data_set_stage, prompts_path
-from scripts.llm_batch.prompts_identity import prompts_identity
-from scripts.llm_batch.stages import Stage, make_stage
+from scripts.llm_batch.plan.fetch import data_set_stage, prompts_path
+from scripts.llm_batch.plan.prompts_identity import prompts_identity
+from scripts.llm_batch.plan.stages import Stage, make_stage
 from scripts.llm_batch.tasks.planning import TaskPlan, plan_task, task_prompts_identity
 
 

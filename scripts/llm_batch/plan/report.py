@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from scripts.llm_batch.config.records import Comparisons, Config, ReportOptions, Run
 from scripts.llm_batch.environments.identity import LM_EVAL
-from scripts.llm_batch.stages import Stage, make_stage
+from scripts.llm_batch.plan.stages import Stage, make_stage
 
 
 class PlannedRun(Protocol):

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts.llm_batch.adapters import local_adapter_identity
 from scripts.llm_batch.config.records import Adapter, Model, Prompts
 from scripts.llm_batch.digests import DigestMemo
 from scripts.llm_batch.errors import ConfigError, WorkflowError
 from scripts.llm_batch.hub.selection import refuse_pickled
-from scripts.llm_batch.models import local_model_identity
-from scripts.llm_batch.prompts_identity import data_set_identity, without_none
-from scripts.llm_batch.stages import Stage, make_stage
+from scripts.llm_batch.models.adapters import local_adapter_identity
+from scripts.llm_batch.models.local import local_model_identity
+from scripts.llm_batch.plan.prompts_identity import data_set_identity, without_none
+from scripts.llm_batch.plan.stages import Stage, make_stage
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""From a config to the plan: every stage folder there will be, and what the rules ask of it."""
