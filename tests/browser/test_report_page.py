@@ -139,7 +139,10 @@ def test_every_section_and_plot_is_there(page: webdriver.Chrome) -> None:
     sections = [e.get_attribute("id") for e in page.find_elements(By.CSS_SELECTOR, "main>section")]
     plots = page.find_elements(By.CSS_SELECTOR, ".plot > svg")
 
-    assert sections == ["runs", "plots", "rows", "failures", "engines", "determinism", "provenance"]
+    assert sections == [
+        *("runs", "comparisons", "plots", "rows", "failures"),
+        *("engines", "determinism", "provenance"),
+    ]
     assert len(plots) == 6
     for plot in plots:
         assert plot.size["width"] > 250 and plot.size["height"] > 100

@@ -78,7 +78,7 @@ def test_parameters_are_handed_on_under_the_version_s_names() -> None:
     }
     old = make_params(sampling, 16, api(structured_field="guided_decoding"))
     assert old["guided_decoding"] == {"regex": "a+"}
-    with pytest.raises(RequestError, match=r"use 0\.6\.4 or newer"):
+    with pytest.raises(RequestError, match=r"use 0\.6\.3 or newer"):
         make_params(sampling, 16, api(structured=None))
 
 
