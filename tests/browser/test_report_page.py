@@ -143,7 +143,7 @@ def test_every_section_and_plot_is_there(page: webdriver.Chrome) -> None:
         *("runs", "comparisons", "plots", "rows", "failures"),
         *("engines", "determinism", "provenance"),
     ]
-    assert len(plots) == 6
+    assert len(plots) == 8
     for plot in plots:
         assert plot.size["width"] > 250 and plot.size["height"] > 100
 

@@ -1,7 +1,7 @@
 """Calls of rattler in a process of their own, which is ended before Python takes itself down.
 
-rattler's threads can still run then, and abort a process that has done all it should: of a few
-dozen processes that used rattler 0.28 some ended by SIGABRT or SIGSEGV.
+Processes that had used rattler 0.28 and done all they should were now and then seen to end by
+SIGABRT or SIGSEGV. Why is not known; threads of its own that still run then are a guess.
 """
 
 from __future__ import annotations
