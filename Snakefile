@@ -27,6 +27,7 @@ include: "rules/merge_run.smk"
 include: "rules/evaluate_run.smk"
 include: "rules/replicate_run.smk"
 include: "rules/report.smk"
+include: "rules/targets.smk"
 
 
 wildcard_constraints:
@@ -78,43 +79,9 @@ rule all:
         ),
 
 
-rule environments:
-    """Build the environments only, for instance on a machine with a network."""
-    input:
-        collect("results/environments/{folder}/manifest.json", folder=PLAN.environments),
-
-
-rule models:
-    """Fetch models, adapters and data sets only, for instance on a machine with a network."""
-    input:
-        collect("results/models/{folder}/manifest.json", folder=PLAN.models),
-        collect("results/adapters/{folder}/manifest.json", folder=PLAN.adapters),
-        collect("results/datasets/{folder}/manifest.json", folder=PLAN.data_sets),
-
-
-rule tasks:
-    """Write the requests of all tasks of lm-evaluation-harness only."""
-    input:
-        collect("results/tasks/{folder}/manifest.json", folder=PLAN.tasks),
-
-
-rule runs:
-    """Answer and merge every run, without evaluation and report."""
-    input:
-        collect("results/runs/{folder}/manifest.json", folder=PLAN.runs),
-
-
-rule replicate:
-    """Answer a sample of each run a second time; `--config replicate=200` says how many."""
-    input:
-        collect(
-            "results/replications/{folder}/manifest.json", folder=RESULTS.replications
-        ),
-
-
 onstart:
     refuse_to_start()
 
 
 onsuccess:
-    print(f"report: results/experiments/{PLAN.experiment}/report.html")
+    tell_report()

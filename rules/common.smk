@@ -64,6 +64,13 @@ def refuse_to_start():
         raise WorkflowError(str(error)) from None
 
 
+def tell_report():
+    """Say where the report is, if there is one: a part of the chain makes none."""
+    page = Path(f"results/experiments/{PLAN.experiment}/report.html")
+    if page.exists():
+        print(f"report: {page}")
+
+
 def environment_locks(wildcards):
     """The files that decide an environment; none for an interpreter that is there."""
     return list(PLAN.environments[wildcards.environment][1].locks)
