@@ -107,12 +107,6 @@ def answer_batch(answers: Sequence[dict[str, Any]]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(arrays, schema=ANSWERS)
 
 
-def answer_row(answer: dict[str, Any]) -> dict[str, Any]:
-    """Return one journal line as a row of the ANSWERS table; for many see `answer_batch`."""
-    (row,) = answer_batch([answer]).to_pylist()
-    return dict(row)
-
-
 def _error(answer: dict[str, Any]) -> dict[str, Any]:
     return answer.get("error") or {}
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scripts.llm_batch.answers import Wanted, answer_row, read_journals
+from scripts.llm_batch.answers import Wanted, answer_batch, read_journals
 from scripts.llm_batch.ledger import REQUESTS, SamplingText
 from scripts.llm_batch.sharding import (
     ShardCount,
@@ -25,7 +25,6 @@ from scripts.llm_batch.sharding import (
     write_reused,
     write_shards,
 )
-from scripts.llm_batch.tables import ANSWERS
 
 Request = tuple[str, int]
 
@@ -91,8 +90,7 @@ def reused(
     connection: duckdb.DuckDBPyConnection, path: Path, *answers: dict[str, Any]
 ) -> dict[Request, str]:
     """Return which request is served by which answer's text."""
-    rows = [answer_row(item) for item in answers]
-    load_answers(connection, [pa.RecordBatch.from_pylist(rows, schema=ANSWERS)], path.parent)
+    load_answers(connection, [answer_batch(answers)], path.parent)
     count = write_reused(connection, path)
     table = pq.read_table(path).to_pylist()
     assert count == len(table)

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scripts.llm_batch.addresses import atomic_path
-from scripts.llm_batch.answers import answer_row
+from scripts.llm_batch.answers import answer_batch
 from scripts.llm_batch.errors import WorkflowError
 from scripts.llm_batch.generate.journal import AnswerIndex
 from scripts.llm_batch.tables import ANSWERS
@@ -47,20 +46,20 @@ def write_completions(index: AnswerIndex, path: Path) -> Totals:
         atomic_path(path) as temporary,
         pq.ParquetWriter(temporary, ANSWERS, compression="zstd") as writer,
     ):
-        for rows in _chunks(index, totals):
-            writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=ANSWERS))
+        for answers in _chunks(index, totals):
+            writer.write_batch(answer_batch(answers))
     return totals
 
 
 def _chunks(index: AnswerIndex, totals: Totals) -> Iterator[list[dict[str, Any]]]:
-    rows: list[dict[str, Any]] = []
+    chunk: list[dict[str, Any]] = []
     for position, max_tokens, answer in index.answers():
         if answer is None:
             raise WorkflowError(f"request {position} has no answer; run the workflow again")
         totals.add(answer)
-        rows.append({**answer_row(answer), "max_tokens": max_tokens})
-        if len(rows) >= CHUNK_ROWS:
-            yield rows
-            rows = []
-    if rows:
-        yield rows
+        chunk.append({**answer, "max_tokens": max_tokens})
+        if len(chunk) >= CHUNK_ROWS:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
