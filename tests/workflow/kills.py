@@ -148,7 +148,9 @@ def wait_for_moment(session: Session, moment: Moment) -> list[psutil.Process]:
         found = session.victims(moment.victim)
         if found and count_answers(session.project) >= moment.answers:
             time.sleep(moment.delay)
-            return [process for process in found if runs(process)]
+            # Who has gone in between has a successor, or snakemake ends.
+            if alive := [process for process in found if runs(process)]:
+                return alive
         time.sleep(0.03)
     return []
 
