@@ -30,7 +30,7 @@ from scripts.llm_batch.environments.identity import (
     requirement_blocks,
 )
 from scripts.llm_batch.environments.lock_conda import lock_conda
-from scripts.llm_batch.environments.lock_wheels import compile_requirements, lock_wheels
+from scripts.llm_batch.environments.lock_wheels import lock_anywhere, lock_wheels
 from scripts.llm_batch.errors import WorkflowError, run_cli
 
 COMMAND = "make lock"
@@ -88,12 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def lock_universal(name: str, envs: Path) -> None:
     """Resolve `<name>.in`; for the workflow make the file for conda, too."""
     lock = lock_path(name, envs)
-    compile_requirements(
-        envs,
-        ["--universal", "--generate-hashes", "--no-annotate"],
-        ["--custom-compile-command", COMMAND, "--output-file", lock.name, f"{name}.in"],
-        PYTHON,
-    )
+    lock_anywhere(lock, envs / f"{name}.in", COMMAND, PYTHON)
     if name == "workflow":
         write_text_atomic(envs / "workflow.yaml", conda_file(lock.read_text(encoding="utf-8")))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import re
@@ -198,6 +199,42 @@ def test_a_wheel_of_another_hash_at_that_address_is_refused(tmp_path: Path) -> N
     assert code == 1
     assert "sha256 is not the one in the lock" in output.strip().splitlines()[-1]
     assert not tiny.built.exists()
+
+
+def put_on_index(root: Path, *wheels: Path) -> str:
+    """Make a package index of files; return its address."""
+    folder = root / "tinypkg"
+    folder.mkdir(parents=True)
+    links = []
+    for wheel in wheels:
+        shutil.copy(wheel, folder)
+        sha256 = hashlib.sha256(wheel.read_bytes()).hexdigest()
+        links.append(f'<a href="{wheel.name}#sha256={sha256}">{wheel.name}</a>')
+    (folder / "index.html").write_text("\n".join(links))
+    return root.as_uri()
+
+
+def test_a_lock_for_every_platform_has_all_files_though_an_extra_index_has_one(
+    tmp_path: Path,
+) -> None:
+    """As where one package was installable with Python 3.11 only: the extra index hid the rest."""
+    envs = tmp_path / "envs"
+    envs.mkdir()
+    (envs / "development.in").write_text("tinypkg==1.0\n")
+    wheels = []
+    for python in ("cp311", "cp312", "cp313"):
+        made = make_wheel(tmp_path, "tinypkg", f"built_for = '{python}'\n")
+        wheels.append(made.rename(tmp_path / f"tinypkg-1.0-{python}-none-any.whl"))
+    (envs / "development.requirements.txt").write_text(pin(wheels[0]))
+    places = {
+        "PIP_NO_INDEX": "",
+        "PIP_INDEX_URL": put_on_index(tmp_path / "whole", *wheels),
+        "PIP_EXTRA_INDEX_URL": put_on_index(tmp_path / "part", wheels[0]),
+    }
+    code, output = lock("--environments-dir", str(envs), "development", **places)
+    assert code == 0, output
+    hashes = re.findall("sha256:[0-9a-f]{64}", (envs / "development.requirements.txt").read_text())
+    assert len(hashes) == 3
 
 
 # --- A folder with everything ------------------------------------------------------------------

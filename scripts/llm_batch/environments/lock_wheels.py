@@ -78,9 +78,8 @@ def with_addresses(text: str, spec: EnvironmentSpec) -> str:
 def resolve(spec: EnvironmentSpec, source: Path, known: Path | None) -> Path:
     """Return a file that names every package that `source` needs, in its exact version."""
     output = source.with_suffix(".txt")
-    if known is not None and known.is_file():
-        pins = [b.split(" --hash")[0] for b in requirement_blocks(known.read_text("utf-8"))]
-        output.write_text("\n".join(pins) + "\n", encoding="utf-8")
+    if known is not None:
+        write_pins(known, output)
     options = ["--no-header", "--no-annotate"]
     if spec.lock.newest:
         options += ["--exclude-newer", spec.lock.newest]
@@ -93,6 +92,27 @@ def resolve(spec: EnvironmentSpec, source: Path, known: Path | None) -> Path:
         options += ["--excludes", str(excludes)]
     compile_for(spec, options, source, output)
     return output
+
+
+def write_pins(lock: Path, output: Path) -> None:
+    """Write the versions of a lock to where uv finds them and keeps them.
+
+    Not its hashes: uv would keep these, too, and look for no other.
+    """
+    if lock.is_file():
+        pins = [block.split(" --hash")[0] for block in requirement_blocks(lock.read_text("utf-8"))]
+        output.write_text("\n".join(pins) + "\n", encoding="utf-8")
+
+
+def lock_anywhere(lock: Path, source: Path, command: str, python: str) -> None:
+    """Write the lock of `source` for every platform, with the hashes of all files of a version."""
+    options = ["--universal", "--generate-hashes", "--no-annotate"]
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / lock.name
+        write_pins(lock, output)
+        place = ["--custom-compile-command", command, "--output-file", str(output), source.name]
+        compile_first([(True, options), (False, options)], source.parent, place, python)
+        write_text_atomic(lock, output.read_text(encoding="utf-8"))
 
 
 def found_wheels(spec: EnvironmentSpec, source: Path) -> list[dict[str, Any]]:
@@ -110,14 +130,23 @@ def compile_for(spec: EnvironmentSpec, options: list[str], source: Path, output:
     The usual index comes first, alone: an index that mirrors a few files of a package hides its
     others. Then the user's extra indexes, then the environment's own.
     """
-    platform = ["--only-binary", ":all:", "--python-platform", spec.wheel_platform]
+    platform = ["--only-binary", ":all:", "--python-platform", spec.wheel_platform, *options]
     place = ["--output-file", str(output), str(source)]
     extra = [word for url in spec.indexes for word in ("--index", url)]
-    attempts: list[tuple[bool, list[str]]] = [(True, []), (False, []), (False, extra)]
-    for number, (narrow, more) in enumerate(attempts, 1):
+    attempts = [(True, platform), (False, platform), (False, [*platform, *extra])]
+    compile_first(attempts, source.parent, place, spec.python)
+
+
+def compile_first(
+    attempts: Sequence[tuple[bool, list[str]]], folder: Path, place: Sequence[str], python: str
+) -> None:
+    """Call uv with one way to look after the other, until one works.
+
+    A way: whether the usual index is asked alone, and options. The last one's error is raised.
+    """
+    for number, (narrow, options) in enumerate(attempts, 1):
         try:
-            words = [*platform, *options, *more]
-            compile_requirements(source.parent, words, place, spec.python, narrow)
+            compile_requirements(folder, options, place, python, narrow)
             return
         except WorkflowError as error:
             if number == len(attempts):
