@@ -274,20 +274,14 @@ def replication_identity(wildcards, output):
     return canonical_json(RESULTS.replications[wildcards.replication][0].identity)
 
 
-def report_identity(wildcards, output):
-    return canonical_json(PLAN.report.identity)
+def report_sources(wildcards, output):
+    """The report's identity, and the folders that it is made from."""
+    return canonical_json(placement.report_sources(PLAN))
 
 
-def report_runs(wildcards, input):
-    return [path.rpartition("/")[0] for path in input.runs]
-
-
-def report_evaluations(wildcards, input):
-    return [path.rpartition("/")[0] for path in input.evaluations]
-
-
-def report_replications(wildcards, input):
-    return [path.rpartition("/")[0] for path in input.replications]
+def error_limits(wildcards, output):
+    """Where the facts of each run lie, and the share of its completions that may be errors."""
+    return canonical_json(placement.error_limits(PLAN))
 
 
 def reproduce_command(wildcards, output):

@@ -31,18 +31,13 @@ rule report:
     conda:
         "../envs/workflow.yaml"
     params:
-        identity=report_identity,
-        runs=report_runs,
-        evaluations=report_evaluations,
-        replications=report_replications,
+        sources=report_sources,
         command=reproduce_command,
     shell:
         "python -m scripts.report"
-        " --identity {params.identity:q}"
-        " --runs {params.runs:q} --evaluations {params.evaluations:q}"
-        " --replications {params.replications:q} --command {params.command:q}"
+        " --sources - --command {params.command:q}"
         " --report {output.report:q} --summary {output.summary:q} --headline {output.headline:q}"
-        " > {log:q} 2>&1"
+        " <<< {params.sources:q} > {log:q} 2>&1"
 
 
 rule check_experiment:
@@ -58,12 +53,11 @@ rule check_experiment:
     conda:
         "../envs/workflow.yaml"
     params:
-        identity=report_identity,
+        limits=error_limits,
     shell:
         "python -m scripts.check_experiment"
-        " --identity {params.identity:q} --facts {input.runs:q}"
-        " --comparisons {input.comparisons:q}"
-        " --output {output.verdict:q} > {log:q} 2>&1"
+        " --limits - --comparisons {input.comparisons:q}"
+        " --output {output.verdict:q} <<< {params.limits:q} > {log:q} 2>&1"
 
 
 rule link_experiment:
@@ -80,5 +74,5 @@ rule link_experiment:
         experiment=experiment_record,
     shell:
         "python -m scripts.link_experiment"
-        " --experiment {params.experiment:q}"
-        " --output {output.experiment:q} > {log:q} 2>&1"
+        " --experiment - --output {output.experiment:q}"
+        " <<< {params.experiment:q} > {log:q} 2>&1"

@@ -18,5 +18,5 @@ rule shard_prompts:
         batch=batch_spec,
     shell:
         "python -m scripts.shard_prompts"
-        " --batch {params.batch:q} --results results"
-        " --output {output.manifest:q} > {log:q} 2>&1"
+        " --batch - --results results"
+        " --output {output.manifest:q} <<< {params.batch:q} > {log:q} 2>&1"

@@ -7,12 +7,12 @@ only if every run keeps its `max_error_rate` and every gate passes.
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from scripts.llm_batch.addresses import read_json, write_json_atomic
+from scripts.llm_batch.arguments import json_argument
 from scripts.llm_batch.errors import WorkflowError, run_cli
 from scripts.llm_batch.retries import RETRYABLE
 
@@ -20,8 +20,12 @@ from scripts.llm_batch.retries import RETRYABLE
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line of this program."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--identity", required=True, type=json.loads, help="JSON of the report's")
-    parser.add_argument("--facts", required=True, type=Path, nargs="+", help="facts.json of runs")
+    parser.add_argument(
+        "--limits",
+        required=True,
+        type=json_argument,
+        help="JSON: the path of each run's facts, and its max_error_rate; - for stdin",
+    )
     parser.add_argument(
         "--comparisons", required=True, type=Path, help="comparisons.json, with the gates' verdicts"
     )
@@ -32,10 +36,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the verdict; 0 if every run keeps its limit and every gate passes."""
     arguments = build_parser().parse_args(argv)
-    limits = [entry["max_error_rate"] for entry in arguments.identity["evaluations"]]
+    report: Path = arguments.output.with_name("report.html")
     verdicts = [
-        judge(read_json(path), limit, path.parent, arguments.output.with_name("report.html"))
-        for path, limit in zip(arguments.facts, limits, strict=True)
+        judge(Path(run["facts"]), run["max_error_rate"], report) for run in arguments.limits
     ]
     gates = read_json(arguments.comparisons)["gates"]
     broken = [verdict["message"] for verdict in verdicts if verdict["message"]]
@@ -46,8 +49,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def judge(facts: Mapping[str, Any], limit: float, folder: Path, report: Path) -> dict[str, Any]:
-    """Return a run's error rate (errors / completions), its limit, and a message if above it."""
+def judge(path: Path, limit: float, report: Path) -> dict[str, Any]:
+    """Return a run's error rate (errors / completions), its limit, and a message if above it.
+
+    `path` is that of the run's facts.
+    """
+    facts, folder = read_json(path), path.parent
     errors = sum(facts["errors"].values())
     rate = errors / facts["completions"] if facts["completions"] else 0.0
     message = None

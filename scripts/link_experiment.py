@@ -7,7 +7,6 @@ and, written last, `experiment.json`, the addresses behind the names.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.llm_batch.addresses import write_json_atomic
+from scripts.llm_batch.arguments import json_argument
 from scripts.llm_batch.errors import run_cli
 
 REPORT_FILES = (
@@ -30,7 +30,9 @@ REPORT_FILES = (
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line of this program."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--experiment", required=True, type=json.loads, help="JSON of the record")
+    parser.add_argument(
+        "--experiment", required=True, type=json_argument, help="JSON of the record, or - for stdin"
+    )
     parser.add_argument("--output", required=True, type=Path, help="experiment.json to write")
     return parser
 

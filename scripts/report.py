@@ -9,12 +9,15 @@ manifest.json beside them.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from scripts.llm_batch.arguments import json_argument
 from scripts.llm_batch.errors import run_cli
 from scripts.llm_batch.report.write import Outputs, Sources, write_report
+
+FOLDERS = ("runs", "evaluations", "replications")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -22,10 +25,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m scripts.report", description=(__doc__ or "").splitlines()[0]
     )
-    parser.add_argument("--identity", required=True, type=json.loads, help="JSON of the report's")
-    parser.add_argument("--runs", required=True, type=Path, nargs="+", help="folders, in order")
-    parser.add_argument("--evaluations", required=True, type=Path, nargs="+", help="folders")
-    parser.add_argument("--replications", default=[], type=Path, nargs="*", help="folders")
+    parser.add_argument(
+        "--sources",
+        required=True,
+        type=json_argument,
+        help="JSON with the report's identity and the folders of runs, evaluations and "
+        "replications, in order; - for stdin",
+    )
     parser.add_argument("--command", required=True, help="command line that makes all this again")
     parser.add_argument("--report", required=True, type=Path, help="report.html to write")
     parser.add_argument("--summary", required=True, type=Path, help="summary.csv to write")
@@ -36,13 +42,15 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the report's folder; 0 on success."""
     arguments = build_parser().parse_args(argv)
+    sources: dict[str, Any] = arguments.sources
+    folders = {name: [Path(path) for path in sources[name]] for name in FOLDERS}
     write_report(
         Sources(
-            arguments.identity,
-            arguments.runs,
-            arguments.evaluations,
-            arguments.command,
-            arguments.replications,
+            identity=sources["identity"],
+            runs=folders["runs"],
+            evaluations=folders["evaluations"],
+            replications=folders["replications"],
+            command=arguments.command,
         ),
         Outputs(arguments.report, arguments.summary, arguments.headline),
     )

@@ -8,7 +8,6 @@ Out, in the batch's folder: `ledger/<run>.parquet` (what each run expects), `reu
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,7 @@ from scripts.llm_batch.addresses import (
     write_manifest,
 )
 from scripts.llm_batch.answers import engine_journals, read_journals
+from scripts.llm_batch.arguments import json_argument
 from scripts.llm_batch.config.records import Prompts
 from scripts.llm_batch.cycles import cycles_ignored
 from scripts.llm_batch.data.source import prompt_source
@@ -58,7 +58,7 @@ log = logging.getLogger(__name__)
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line of this program."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batch", required=True, type=json.loads, help="JSON of the batch")
+    parser.add_argument("--batch", required=True, type=json_argument, help="JSON, or - for stdin")
     parser.add_argument("--results", required=True, type=Path, help="the results folder")
     parser.add_argument("--output", required=True, type=Path, help="manifest.json to write")
     parser.add_argument(

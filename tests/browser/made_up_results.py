@@ -69,11 +69,14 @@ class MadeUp:
         """Return the command line of `python -m scripts.report`."""
         names = {"report": "report.html", "summary": "summary.csv", "headline": "headline.csv"}
         outputs = [word for key, file in names.items() for word in (f"--{key}", self.report / file)]
-        return [
-            *("--identity", json.dumps(self.identity), "--command", self.command),
-            *("--runs", *map(str, self.runs), "--evaluations", *map(str, self.evaluations)),
-            *map(str, outputs),
-        ]
+        sources = {
+            "identity": self.identity,
+            "runs": [str(run) for run in self.runs],
+            "evaluations": [str(evaluation) for evaluation in self.evaluations],
+            "replications": [],
+        }
+        command = ["--sources", json.dumps(sources), "--command", self.command]
+        return [*command, *map(str, outputs)]
 
     def write_report(self) -> Path:
         """Run the real program and return the page."""

@@ -14,9 +14,7 @@ from scripts.llm_batch.config.records import Config
 from scripts.llm_batch.config.schema import load_schema
 from scripts.llm_batch.config.sweep_axes import NAMED, axes
 from scripts.llm_batch.digests import DigestMemo
-from scripts.llm_batch.errors import ConfigError
 from scripts.llm_batch.plan.make import make_plan
-from scripts.llm_batch.plan.placement import refuse_long_commands
 from scripts.llm_batch.plan.records import Plan
 from tests.unit.config_cases import BASE, make_project
 
@@ -211,15 +209,6 @@ def test_no_key_means_two_things() -> None:
     ]
     assert len(keys) == len(set(keys))
     assert set(axes()) == set(keys) - set(NAMED)
-
-
-def test_more_runs_than_a_report_can_be_told_of_are_refused_before_the_first_job(
-    project: Path,
-) -> None:
-    few, many = (plan(load([entry(sweep={"seed": list(range(n))})])) for n in (250, 1000))
-    refuse_long_commands(few)
-    with pytest.raises(ConfigError, match="1000 runs are more than the report's command line"):
-        refuse_long_commands(many)
 
 
 def test_thousands_of_points_are_one_line_of_the_config(project: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from tests.workflow.project import Project
 
 SWEEP = {"temperature": [0, 0.7], "top_p": [0.8, 0.9]}
+SEEDS = list(range(600))
 
 
 def plan(project: Project, *arguments: str) -> dict[str, Any]:
@@ -49,3 +50,16 @@ def test_a_sweep_is_foretold_run_and_then_found_complete(project: Project) -> No
     after = plan(project, "--config", "shards=2")
     assert [run["complete"] for run in after["runs"]] == [True] * 3
     assert (after["total"]["open"], after["total"]["engine_starts"]) == (0, 0)
+
+
+def test_a_batch_of_more_runs_than_one_argument_holds_is_cut(fresh_project: Project) -> None:
+    config = fresh_project.read_config()
+    config["runs"] = [
+        {"engine": "toy", "prompts": "questions", "sampling": "warm", "sweep": {"seed": SEEDS}}
+    ]
+    config["samplings"]["warm"]["n"] = 1
+    fresh_project.write_config(config)
+    fresh_project.run("--until", "shard_prompts", "--quiet", "rules")
+    (batch,) = (fresh_project.folder / "results/batches").glob("*/batch.json")
+    written = json.loads(batch.read_text())
+    assert (len(written["runs"]), written["requests"]) == (len(SEEDS), 12 * len(SEEDS))

@@ -20,9 +20,6 @@ from scripts.llm_batch.plan.stages import Stage
 from scripts.llm_batch.tasks.call import harness_spec
 from scripts.llm_batch.tasks.planning import TaskPlan
 
-ARGUMENT_BYTES = 120_000
-"""Linux takes 131 072 bytes in one argument, and Snakemake hands a shell command as one."""
-
 
 class Results:
     """A plan held against what `results/` has already.
@@ -208,24 +205,6 @@ def refuse_unpinned(plan: Plan, configfiles: Sequence[str]) -> None:
         raise ConfigError(unpinned_message(plan, configfiles))
 
 
-def refuse_long_commands(plan: Plan) -> None:
-    """Raise `ConfigError` if the report would be told of more runs than a command line holds.
-
-    After all answers would be late to find out.
-    """
-    folders = [
-        f"results/runs/{folder} results/evaluations/{run.evaluation.folder}"
-        + (f" results/replications/{run.replication.folder}" if run.replication else "")
-        for folder, run in plan.runs.items()
-    ]
-    words = [canonical_json(plan.report.identity), *folders]
-    if sum(len(word.encode()) + 1 for word in words) > ARGUMENT_BYTES:
-        raise ConfigError(
-            f"runs: {len(plan.runs)} runs are more than the report's command line holds; split the "
-            "experiment into several configs: they share results/"
-        )
-
-
 def unpinned_message(plan: Plan, configfiles: Sequence[str]) -> str:
     """Return in one line what has no commit yet, and the command that writes it."""
     names = ", ".join(dict.fromkeys(plan.unpinned))
@@ -265,23 +244,38 @@ def batch_spec(batch: BatchPlan) -> dict[str, Any]:
                 **run_adapter(run.stage.identity),
             }
         )
-    spec = {
+    return {
         "identity": batch.stage.identity,
         "engine": batch.engine.stage.folder,
         "prompts": prompts,
         "runs": runs,
     }
-    if len(canonical_json(spec).encode()) > ARGUMENT_BYTES:
-        raise ConfigError(
-            f"runs: {len(runs)} runs on engine '{batch.engine.stage.name}' are more than one "
-            "command line holds; split the experiment into two configs: they share results/"
-        )
-    return spec
 
 
 def run_adapter(identity: Mapping[str, Any]) -> dict[str, str]:
     """Return the part of a run's identity that names its adapter, empty without one."""
     return {"adapter": identity["adapter"]} if "adapter" in identity else {}
+
+
+def report_sources(plan: Plan) -> dict[str, Any]:
+    """Return what `report` is made from: folders in the order of the runs."""
+    runs = plan.runs.values()
+    return {
+        "identity": plan.report.identity,
+        "runs": [f"results/runs/{run}" for run in plan.runs],
+        "evaluations": [f"results/evaluations/{run.evaluation.folder}" for run in runs],
+        "replications": [
+            f"results/replications/{run.replication.folder}" for run in runs if run.replication
+        ],
+    }
+
+
+def error_limits(plan: Plan) -> list[dict[str, Any]]:
+    """Return where the facts of each run lie, and the share of its completions that may fail."""
+    return [
+        {"facts": f"results/runs/{folder}/facts.json", "max_error_rate": run.max_error_rate}
+        for folder, run in plan.runs.items()
+    ]
 
 
 def experiment_record(plan: Plan) -> dict[str, Any]:

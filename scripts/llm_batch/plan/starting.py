@@ -23,12 +23,11 @@ def refuse_to_start(
     """Raise `WorkflowError` for what can be known to fail.
 
     `workflow` is Snakemake's, with its jobs planned; `engine_of` returns the engine that a job with
-    these wildcards asks. Refused are models and data without a commit, more runs than a report can
-    be told of, engines that can never have their GPUs, job arrays that would hang, `auto` where
-    jobs go to other machines, and engines that cannot work.
+    these wildcards asks. Refused are models and data without a commit, engines that can never have
+    their GPUs, job arrays that would hang, `auto` where jobs go to other machines, and engines that
+    cannot work.
     """
     placement.refuse_unpinned(plan, workflow.configfiles)
-    placement.refuse_long_commands(plan)
     asked = [(job, engine_of(job.wildcards)) for job in asking_jobs(workflow)]
     local = workflow.local_exec
     capacity.refuse_impossible([capacity.wanted_of(*pair) for pair in asked], local)

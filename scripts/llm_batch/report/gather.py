@@ -73,12 +73,14 @@ def _read_run(
 ) -> Run:
     name = _name(folder)
     if name not in entries:
-        raise WorkflowError(f"{folder}: --identity has no run of this name; give the runs it names")
+        raise WorkflowError(
+            f"{folder}: the identity has no run of this name; give the runs it names"
+        )
     entry = entries[name]
     evaluation = scored.get(entry["evaluation"])
     if evaluation is None:
         raise WorkflowError(
-            f"{folder}: its evaluation {entry['evaluation']} is not among --evaluations"
+            f"{folder}: its evaluation {entry['evaluation']} is not among the evaluations"
         )
     metrics = read_json(evaluation / "metrics.json")
     replication = scored.get(entry.get("replication", ""))
