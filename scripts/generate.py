@@ -26,13 +26,12 @@ from scripts.llm_batch.environments.variables import resolved
 from scripts.llm_batch.errors import WorkflowError, run_cli
 from scripts.llm_batch.generate.attempt import Interrupted, Shard, StopFlag
 from scripts.llm_batch.generate.company import own_places
-from scripts.llm_batch.generate.facts import earlier_records, total_of
+from scripts.llm_batch.generate.facts import Totals, earlier_records, total_of
 from scripts.llm_batch.generate.gpus import Lease, engine_size, lease
 from scripts.llm_batch.generate.journal import AnswerIndex, find_journals
 from scripts.llm_batch.generate.process import adopt_orphans
 from scripts.llm_batch.generate.progress import Progress
 from scripts.llm_batch.generate.requests import Requests
-from scripts.llm_batch.generate.results import Totals, write_completions
 from scripts.llm_batch.generate.settings import EngineSpec
 from scripts.llm_batch.generate.state import ShardFolder
 from scripts.llm_batch.generate.supervisor import Supervisor
@@ -108,7 +107,7 @@ def generate(arguments: argparse.Namespace, stop: StopFlag) -> None:
         header = {"engine": arguments.engine}
         shard = Shard(arguments.journal_name, requests, arguments.journals, folder, header)
         records, leased = answer_open(spec, shard, index, stop)
-        totals = write_completions(index, arguments.completions)
+        totals = table_of(index, arguments.completions)
         facts = {
             "shard": arguments.requests.stem,
             "requests": len(requests),
@@ -132,6 +131,13 @@ def generate(arguments: argparse.Namespace, stop: StopFlag) -> None:
         len(records),
         facts["wall_s"],
     )
+
+
+def table_of(index: AnswerIndex, path: Path) -> Totals:
+    """Write the table of answers; what that needs was imported while the engine started."""
+    from scripts.llm_batch.generate.results import write_completions
+
+    return write_completions(index, path)
 
 
 def answer_open(

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from scripts.llm_batch.addresses import address, folder_address, read_json
-from scripts.llm_batch.answers import read_journal
 from scripts.llm_batch.errors import WorkflowError, run_cli
+from scripts.llm_batch.journals import read_journal
 from scripts.llm_batch.retries import RETRYABLE, read_marks, write_marks
 
 CORES = ("--cores", "--jobs")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -12,15 +11,12 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
+from scripts.llm_batch.journals import NumberedLine, decoded, whole_lines
 from scripts.llm_batch.retries import read_marks
 from scripts.llm_batch.tables import ANSWERS
 
-log = logging.getLogger(__name__)
-
 CHUNK_ROWS = 20_000
 """Answers held as Python objects at a time: some 20 MB for answers of 200 tokens."""
-
-NumberedLine = tuple[int, bytes]
 
 _KEY = b'{"key":"'
 
@@ -58,40 +54,16 @@ class Wanted:
 def read_journals(paths: Iterable[Path], wanted: Wanted | None = None) -> Iterator[pa.RecordBatch]:
     """Yield the answers of `paths` as record batches of the ANSWERS schema, in file order.
 
-    A torn last line, left by a killed worker, is dropped; a broken line within a file is reported
-    and dropped too: its request is open again, so nothing wrong can come of it. Errors that are
-    to be asked again are left out, see `retries`, and most answers that are not `wanted`.
+    Torn and broken lines are dropped, see `journals`. Errors that are to be asked again are left
+    out, see `retries`, and most answers that are not `wanted`.
     """
     for path, void in read_marks(paths).items():
-        lines = _whole_lines(path)
+        lines = whole_lines(path)
         while chunk := list(islice(lines, CHUNK_ROWS)):
-            answers = _decoded(path, chunk if wanted is None else wanted.among(chunk))
+            answers = decoded(path, chunk if wanted is None else wanted.among(chunk))
             batch = answer_batch([a for a in answers if _error(a).get("type") not in void])
             if batch.num_rows:
                 yield batch
-
-
-def read_journal(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the answers of one journal as they were written."""
-    return _decoded(path, _whole_lines(path))
-
-
-def _whole_lines(path: Path) -> Iterator[NumberedLine]:
-    with path.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            if line.endswith(b"\n"):
-                yield number, line
-
-
-def _decoded(path: Path, lines: Iterable[NumberedLine]) -> Iterator[dict[str, Any]]:
-    for number, line in lines:
-        try:
-            record = orjson.loads(line)
-        except orjson.JSONDecodeError:
-            log.warning("%s:%d: broken line; its request counts as open", path, number)
-            continue
-        if "key" in record:
-            yield record
 
 
 def answer_batch(answers: Sequence[dict[str, Any]]) -> pa.RecordBatch:

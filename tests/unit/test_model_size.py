@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import get_local_safetensors_metadata
 
 from scripts.llm_batch.errors import WorkflowError
+from scripts.llm_batch.models.headers import local_parameters
 from scripts.llm_batch.models.shape import model_shape
 from scripts.llm_batch.models.size import ModelSize, gpus_needed, local_model_size
 from scripts.model_size import main
@@ -198,6 +200,15 @@ def test_windows_are_read_as_families_write_them(
     assert (shape.window, shape.sliding_layers) == expected
 
 
+def test_headers_are_read_as_huggingface_hub_reads_them(llama_70b: Path) -> None:
+    theirs = get_local_safetensors_metadata(llama_70b).parameter_count
+    assert local_parameters(llama_70b) == dict(theirs)
+    # A single file goes before an index, and a tensor without a shape is one number.
+    write_header(llama_70b / "model.safetensors", {"w": ("F16", [3, 5]), "scale": ("F32", [])})
+    assert local_parameters(llama_70b) == {"F16": 15, "F32": 1}
+    assert get_local_safetensors_metadata(llama_70b).parameter_count == {"F16": 15, "F32": 1}
+
+
 def test_quantised_weights_keep_their_width(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(
         json.dumps({**OPT_125M, "quantization_config": {"quant_method": "awq"}})
@@ -227,7 +238,19 @@ def test_a_config_of_unknown_names_still_has_a_weight_size(tmp_path: Path) -> No
         ({"config.json": b"{}"}, "no safetensors weights"),
         (
             {"config.json": b"{}", "model.safetensors": b"torn"},
-            "weights cannot be measured: Failed to parse",
+            r"weights cannot be measured: .*model\.safetensors: not a safetensors file",
+        ),
+        (
+            {"config.json": b"{}", "model.safetensors": struct.pack("<Q", 99) + b"{"},
+            "not a safetensors file",
+        ),
+        (
+            {"config.json": b"{}", "model.safetensors.index.json": b"[]"},
+            "not an index of weights",
+        ),
+        (
+            {"config.json": b"{}", "model.safetensors.index.json": b'{"weight_map": {"w": "a"}}'},
+            "a: cannot be read: No such file",
         ),
     ],
 )

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from scripts.llm_batch.addresses import read_json
 from scripts.llm_batch.digests import DigestMemo
@@ -24,8 +24,11 @@ from scripts.llm_batch.errors import ConfigError, WorkflowError
 from scripts.llm_batch.generate.settings import EngineSpec
 from scripts.llm_batch.machine.records import Machine
 from scripts.llm_batch.models.size import ModelSize, local_model_size
-from scripts.llm_batch.plan.records import EnginePlan
-from scripts.llm_batch.plan.stages import Stage
+
+if TYPE_CHECKING:
+    # A job has no plan, and must not wait for what makes one to be imported.
+    from scripts.llm_batch.plan.records import EnginePlan
+    from scripts.llm_batch.plan.stages import Stage
 
 RULES = (
     rules.gpu_count,

@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from scripts.llm_batch.doctor.auto import submitter
 from scripts.llm_batch.doctor.engines import engine_problems, job_problems, refusal
@@ -18,7 +19,10 @@ from scripts.llm_batch.errors import ConfigError, WorkflowError
 from scripts.llm_batch.generate.settings import EngineSpec
 from scripts.llm_batch.machine.read import read_machine
 from scripts.llm_batch.machine.records import Machine
-from scripts.llm_batch.plan.records import EnginePlan
+
+if TYPE_CHECKING:
+    # A job has no plan, and must not wait for what makes one to be imported.
+    from scripts.llm_batch.plan.records import EnginePlan
 
 SWITCH = "LLM_BATCH_DOCTOR"
 

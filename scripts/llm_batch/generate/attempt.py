@@ -6,6 +6,7 @@ import logging
 import os
 import platform
 import signal
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -109,6 +110,13 @@ class Ended:
         return "finished" if self.code == 0 else "crashed"
 
 
+def get_ready_to_write() -> None:
+    """Import what writes the answers, half a second of a processor, beside a starting engine."""
+    from scripts.llm_batch.generate import results
+
+    results.get_ready()
+
+
 class Launcher:
     """Starts workers for one shard and follows them."""
 
@@ -179,6 +187,7 @@ class Launcher:
 
     def _run_process(self, settings: Path, attempt: Attempt) -> Ended:
         process = WorkerProcess(self._spec.interpreter, settings, self._environment, attempt.log)
+        threading.Thread(target=get_ready_to_write).start()
         try:
             return self._follow(process, attempt)
         except Interrupted as error:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from scripts.llm_batch.addresses import write_json_atomic
-from scripts.llm_batch.answers import read_journal
 from scripts.llm_batch.generate.engine_log import log_facts
 from scripts.llm_batch.gpus.telemetry import summary
+from scripts.llm_batch.journals import read_journal
 
 ENGINE_FACTS: tuple[str, ...] = (
     "backend",
@@ -56,6 +58,23 @@ ENGINE_FACTS: tuple[str, ...] = (
 """What is recorded of an engine start; what is not known is null."""
 
 STARTUP_FACTS = ("spawn", "import", "load", "compile", "graph_capture", "warm_up", "total")
+
+
+@dataclass
+class Totals:
+    """Counts over the answers of a shard."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+
+    def add(self, answer: dict[str, Any]) -> None:
+        """Count one answer."""
+        if answer.get("error") is not None:
+            self.errors[answer["error"]["type"]] += 1
+            return
+        self.prompt_tokens += answer["prompt_tokens"] or 0
+        self.completion_tokens += len(answer["token_ids"])
 
 
 class Attempt(NamedTuple):

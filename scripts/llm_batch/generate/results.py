@@ -1,39 +1,30 @@
-"""What `generate` leaves behind: the answers as a table, and the facts of the shard."""
+"""What `generate` leaves behind: the answers of a shard as a table.
+
+Nothing before that needs Arrow, so it is imported while the engine starts, see `get_ready`.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scripts.llm_batch.addresses import atomic_path
 from scripts.llm_batch.answers import answer_batch
 from scripts.llm_batch.errors import WorkflowError
+from scripts.llm_batch.generate.facts import Totals
 from scripts.llm_batch.generate.journal import AnswerIndex
 from scripts.llm_batch.tables import ANSWERS
 
 CHUNK_ROWS = 10_000
 
 
-@dataclass
-class Totals:
-    """Counts over the answers of a shard."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    errors: Counter[str] = field(default_factory=Counter)
-
-    def add(self, answer: dict[str, Any]) -> None:
-        """Count one answer."""
-        if answer.get("error") is not None:
-            self.errors[answer["error"]["type"]] += 1
-            return
-        self.prompt_tokens += answer["prompt_tokens"] or 0
-        self.completion_tokens += len(answer["token_ids"])
+def get_ready() -> None:
+    """Have what takes time once be done: at its first array Arrow imports pandas, 0.25 s."""
+    pa.array([])
 
 
 def write_completions(index: AnswerIndex, path: Path) -> Totals:

@@ -6,7 +6,6 @@ when it has ended, and starts over until every request has an answer or an error
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -28,7 +27,9 @@ from scripts.llm_batch.generate.journal import AnswerIndex
 from scripts.llm_batch.generate.progress import Progress
 from scripts.llm_batch.generate.requests import Part, decode
 from scripts.llm_batch.generate.settings import EngineSpec
-from scripts.llm_batch.tables import ANSWERS
+from scripts.worker.answers import answer, encode
+from scripts.worker.engine import RequestError
+from scripts.worker.loop import failed
 
 EXIT_FINISHED = 0
 EXIT_REFUSED = 3
@@ -153,20 +154,12 @@ class Supervisor:
     def _quarantine(self, position: int, what: str) -> None:
         """Answer the request at `position` by an error, in a journal of the supervisor's own."""
         request = decode(next(self._shard.requests.lines(position.__eq__))[1])
-        fields = [name for name in ANSWERS.names if not name.startswith("error_")]
-        message = f"the engine {what} while it held this request alone"
-        answer = {
-            **dict.fromkeys(fields),
-            "key": request["key"],
-            "max_tokens": request["max_tokens"],
-            "truncated_prompt_tokens": 0,
-            "error": {"type": "engine_killed", "message": message},
-        }
+        error = RequestError("engine_killed", f"the engine {what} while it held this request alone")
+        lost = answer(request["key"], request["max_tokens"], failed("", error))
         header = {"journal": {"version": 1, "backend": self._spec.backend, **self._shard.header}}
         path = self._shard.journals / f"{self._launcher.new_attempt().stem}-quarantine.jsonl"
-        with path.open("x", encoding="utf-8") as stream:
-            for line in (header, answer):
-                stream.write(json.dumps(line, separators=(",", ":")) + "\n")
+        with path.open("xb") as stream:
+            stream.writelines(map(encode, (header, lost)))
             stream.flush()
             os.fsync(stream.fileno())
         self._index.add(path)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from scripts.llm_batch.errors import WorkflowError
+from scripts.llm_batch.models.headers import local_parameters
 from scripts.llm_batch.models.shape import ModelShape, model_shape
 
 DTYPE_BYTES: Mapping[str, float] = {
@@ -133,25 +134,11 @@ class Fit(NamedTuple):
 
 def local_model_size(folder: Path) -> ModelSize:
     """Return the size of a model folder; raise `WorkflowError` if its files do not tell."""
-    from huggingface_hub import (
-        get_local_safetensors_metadata,
-        parse_local_safetensors_file_metadata,
-    )
-    from huggingface_hub.errors import NotASafetensorsRepoError, SafetensorsParsingError
-
     config = _read_config(folder / "config.json")
     try:
-        try:
-            counted = _by_name(get_local_safetensors_metadata(folder).parameter_count)
-        except NotASafetensorsRepoError:
-            counted = {}
-            for path in sorted(folder.glob("*.safetensors")):
-                counts = parse_local_safetensors_file_metadata(path).parameter_count
-                for name, count in counts.items():
-                    counted[name] = counted.get(name, 0) + count
-    except (OSError, SafetensorsParsingError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise WorkflowError(f"{folder}: weights cannot be measured: {reason}") from None
+        counted = local_parameters(folder)
+    except WorkflowError as error:
+        raise WorkflowError(f"{folder}: weights cannot be measured: {error}") from None
     return _model_size(str(folder), counted, config)
 
 
