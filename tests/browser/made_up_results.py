@@ -87,28 +87,33 @@ class MadeUp:
 def make_results(
     root: Path,
     rows: int = 1000,
-    samplings: Sequence[str] = tuple(SAMPLINGS),
+    samplings: Sequence[str] | Mapping[str, dict[str, Any]] = tuple(SAMPLINGS),
     backend: str = "vllm",
     options: Mapping[str, Any] | None = None,
     metrics: Mapping[str, Any] | None = None,
 ) -> MadeUp:
-    """Write models, environments, runs and evaluations under `root`."""
+    """Write models, environments, runs and evaluations under `root`.
+
+    `samplings` are names of `SAMPLINGS`, or samplings of one's own by name.
+    """
+    if not isinstance(samplings, Mapping):
+        samplings = {name: SAMPLINGS[name] for name in samplings}
     engine = _write_engine(root, backend)
     result = MadeUp(root)
     entries = []
     used = METRICS if metrics is None else metrics
-    total = sum(rows * SAMPLINGS[name]["n"] for name in samplings)
+    total = sum(rows * one["n"] for one in samplings.values())
     batch = f"adder-cpu-{address('batches', [engine, list(samplings), rows])}"
     shards = _shards(total, backend)
-    for name in samplings:
+    for name, settings in samplings.items():
         prompts = {"data": "d" * 64, "format": ".jsonl", "reference": "answer", "id": "id",
                    "messages": [{"role": "user", "content": "{{ question }}"}]}  # fmt: skip
-        identity = {"engine": engine, "prompts": prompts, "sampling": SAMPLINGS[name]}
+        identity = {"engine": engine, "prompts": prompts, "sampling": settings}
         run_name = f"adder-cpu.chat.{name}"
         folder = root / "runs" / f"{run_name}-{address('runs', identity)}"
         folder.mkdir(parents=True)
         write_identity(folder, "runs", identity)
-        table = _completions(name, rows)
+        table = _completions(name, settings, rows)
         pq.write_table(table, folder / "completions.parquet")
         write_json_atomic(folder / "facts.json", _facts(folder.name, table, batch, rows, shards))
         result.runs.append(folder)
@@ -151,22 +156,34 @@ def _write_engine(root: Path, backend: str) -> dict[str, Any]:
     }
 
 
-def _completions(sampling: str, rows: int) -> pa.Table:
+def _completions(sampling: str, settings: Mapping[str, Any], rows: int) -> pa.Table:
     """Make up the completions of a run: right less often the warmer the sampling is."""
     random_ = random.Random(f"made up {sampling}")
-    settings = SAMPLINGS[sampling]
+    skill = SKILL.get(sampling, 1.0 - 0.3 * _heat(settings["params"]))
     records = []
     for line in range(1, rows + 1):
         a, b = (line * 37) % 90 + 10, (line * 61) % 90 + 10
         records += [
-            _record(random_, sampling, line, sample, (a, b)) for sample in range(settings["n"])
+            _record(random_, skill, "seed" in settings, line, sample, (a, b))
+            for sample in range(settings["n"])
         ]
     columns = {name: [r.get(name) for r in records] for name in COMPLETIONS.names}
     return pa.table(columns, schema=COMPLETIONS)
 
 
+def _heat(params: Mapping[str, Any]) -> float:
+    """Make up how far a sampling strays from the likeliest answer, from 0 to about 1."""
+    cut = float(params.get("top_p", 1)) * (0.6 if params.get("top_k") else 1.0)
+    return float(params["temperature"]) * cut
+
+
 def _record(
-    random_: random.Random, sampling: str, line: int, sample: int, numbers: tuple[int, int]
+    random_: random.Random,
+    skill: float,
+    seeded: bool,
+    line: int,
+    sample: int,
+    numbers: tuple[int, int],
 ) -> dict[str, Any]:
     a, b = numbers
     question = f"What is {a} + {b}?"
@@ -187,8 +204,8 @@ def _record(
             long, message = json.dumps([{"role": "user", "content": ""}]), "the prompt is empty"
         error = {"error_type": kind, "error_message": message, "finish_reason": "error"}
         return {**record, "prompt": long, **error}
-    text, reason = _answer(random_, sampling, line, a + b)
-    seed = {"seed": random_.getrandbits(63)} if sampling != "greedy" else {}
+    text, reason = _answer(random_, skill, line, a + b)
+    seed = {"seed": random_.getrandbits(63)} if seeded else {}
     return {
         **record,
         **seed,
@@ -201,12 +218,12 @@ def _record(
     }
 
 
-def _answer(random_: random.Random, sampling: str, line: int, right: int) -> tuple[str, str]:
+def _answer(random_: random.Random, skill: float, line: int, right: int) -> tuple[str, str]:
     if line % 83 == 5:
         return HOSTILE[line // 83 % len(HOSTILE)], "stop"
     # Every row has its own difficulty, so that more samples help on some rows and not on others.
     hard = random.Random(line).random() ** 3
-    if random_.random() < SKILL[sampling] - 0.35 * hard * (1.2 - SKILL[sampling]):
+    if random_.random() < skill - 0.35 * hard * (1.2 - skill):
         wordy = random_.random() < 0.3
         return (f"{right}" if not wordy else f"The answer is {right}."), "stop"
     wrong = right + random_.choice([-10, -1, 1, 2, 10])

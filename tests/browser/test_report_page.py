@@ -143,7 +143,7 @@ def test_every_section_and_plot_is_there(page: webdriver.Chrome) -> None:
         *("runs", "comparisons", "plots", "rows", "failures"),
         *("engines", "determinism", "provenance"),
     ]
-    assert len(plots) == 8
+    assert len(plots) == 11
     engines = page.find_elements(By.CSS_SELECTOR, "#engines .plot:not(#plot-startup) > svg")
     assert len(engines) == 2
     for plot in plots:

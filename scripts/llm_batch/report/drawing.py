@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 import altair as alt
 import vl_convert
@@ -25,22 +25,29 @@ _FONT_FAMILY = re.compile(r' font-family="[^"]*"')
 _NOISE = re.compile(r' (?:aria-roledescription|role|pointer-events|class)="[^"]*"')
 
 
+class Panels(NamedTuple):
+    """Small plots beside each other: the field that tells them apart, its values, and columns."""
+
+    field: str
+    titles: Sequence[str]
+    columns: int
+
+
 def draw(
     layers: Sequence[alt.Chart],
     title: str,
     inks: Iterable[Ink],
     height: float = HEIGHT,
     width: float = WIDTH,
+    panels: Panels | None = None,
 ) -> str:
-    """Return the layers, the lowest first, as an SVG element without fixed colours or fonts."""
+    """Return the layers, the lowest first, as an SVG element without fixed colours or fonts.
+
+    `width` and `height` are those of the whole, with `panels` those of one panel inside its axes.
+    """
     framed = (
-        alt.LayerChart(layer=list(layers))
-        .properties(
-            width=width,
-            height=height,
-            autosize=alt.AutoSizeParams(type="fit", contains="padding"),
-            padding={"left": 2, "right": 9, "top": 9, "bottom": 2},
-        )
+        _framed(layers, height, width, panels)
+        .properties(padding={"left": 2, "right": 9, "top": 9, "bottom": 2})
         .configure(background="transparent", font=FONT)
         .configure_view(stroke=None, fill=None)
         .configure_axis(
@@ -57,9 +64,29 @@ def draw(
             tickSize=4,
         )
         .configure_text(color=TEXT.sentinel, fontSize=11)
+        .configure_legend(
+            labelColor=TEXT.sentinel,
+            titleColor=MUTED.sentinel,
+            labelFontSize=11,
+            titleFontSize=11.5,
+            titleFontWeight="normal",
+        )
+        .configure_header(
+            labelColor=TEXT.sentinel, labelFontSize=11.5, labelFontWeight="bold", title=None
+        )
     )
     svg = vl_convert.vegalite_to_svg(framed.to_dict(), vl_version=_version())
     return _for_page(svg, title, [*INKS, *inks])
+
+
+def _framed(
+    layers: Sequence[alt.Chart], height: float, width: float, panels: Panels | None
+) -> alt.LayerChart | alt.FacetChart:
+    layered = alt.LayerChart(layer=list(layers)).properties(width=width, height=height)
+    if panels is None:
+        return layered.properties(autosize=alt.AutoSizeParams(type="fit", contains="padding"))
+    facet = alt.Facet(f"{panels.field}:N", sort=list(panels.titles))
+    return layered.facet(facet=facet, columns=panels.columns)
 
 
 def _version() -> str:

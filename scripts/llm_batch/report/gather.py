@@ -8,7 +8,7 @@ from typing import Any
 
 from scripts.llm_batch.addresses import address, folder_address, read_json
 from scripts.llm_batch.errors import WorkflowError
-from scripts.llm_batch.report.records import Experiment, Run, StageFolder, Value
+from scripts.llm_batch.report.records import Experiment, Run, StageFolder, Value, name_parts
 
 DEFAULT_ROWS = 2000
 DEFAULT_LEVEL = 0.95
@@ -51,7 +51,7 @@ def gather(
 
 def short_labels(names: Sequence[str]) -> list[str]:
     """Return run names without the parts (engine, prompts, sampling) that all of them share."""
-    parts = [name.split(".") for name in names]
+    parts = [name_parts(name) for name in names]
     if len(names) < 2 or len({len(words) for words in parts}) > 1:
         return list(names)
     differ = [i for i in range(len(parts[0])) if len({words[i] for words in parts}) > 1]

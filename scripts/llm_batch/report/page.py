@@ -21,11 +21,12 @@ from scripts.llm_batch.report.comparisons import Comparison
 from scripts.llm_batch.report.completions import Failure
 from scripts.llm_batch.report.engines import Batch
 from scripts.llm_batch.report.figures import Headline
+from scripts.llm_batch.report.marks import Plot
 from scripts.llm_batch.report.palette import SHAPE_PATHS, css_variables, run_shape
-from scripts.llm_batch.report.plots import Plot
 from scripts.llm_batch.report.records import Experiment
 from scripts.llm_batch.report.resource_plots import THROUGHPUT
 from scripts.llm_batch.report.resources import MEMORY, Resources, labelled, run_rows, table
+from scripts.llm_batch.report.swept_plots import JOINED
 from scripts.llm_batch.report.usage import SHARING
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -39,6 +40,7 @@ class Content:
     experiment: Experiment
     headline: Headline
     plots: Mapping[str, list[Plot]]
+    swept_plots: list[Plot]
     length_plot: Plot | None
     startup_plot: Plot | None
     phases: list[tuple[int, str]]
@@ -84,6 +86,7 @@ def render(content: Content) -> str:
             "resource-throughput": list(THROUGHPUT),
         },
         "sharing": SHARING,
+        "joined": JOINED,
         "chain": Markup(chain_svg(experiment)),
         "identities": identities(experiment, experiment.runs),
         "dummy": any(run.is_dummy for run in experiment.runs),

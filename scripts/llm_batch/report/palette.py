@@ -10,6 +10,20 @@ LIGHT = ("#0067a5", "#c24e00", "#007a5a", "#a3427a", "#8a6100", "#4b5563", "#2b8
 DARK = ("#56b4e9", "#ff8f4a", "#2fc6a0", "#e79bc8", "#e3b341", "#c3c9d1", "#9bd3f2", "#c0a5ea")
 """The same hues, at least 3:1 on the dark page."""
 
+LEVEL_LIGHT = (
+    *("#4b2991", "#3b5fa8", "#12829c", "#2c8562"),
+    *("#6f7f14", "#a8690a", "#b8421f", "#8f1d3f"),
+)
+"""Values of a swept parameter, from low to high: at least 4.4:1 on white."""
+
+LEVEL_DARK = (
+    *("#b39ae8", "#8fb0ec", "#5fc6dd", "#6fd3a6"),
+    *("#bfcf5c", "#f0b45a", "#ff9068", "#f2809f"),
+)
+"""The same hues, at least 6.6:1 on the dark page's cards."""
+
+LEVELS = len(LEVEL_LIGHT)
+
 SHAPES = (
     "circle",
     "square",
@@ -62,17 +76,26 @@ def phase_ink(index: int) -> Ink:
     return Ink(f"#2{index:05x}", f"--phase-{index}")
 
 
+def level_ink(index: int) -> Ink:
+    """Return the ink of a value of a swept parameter."""
+    return Ink(f"#3{index:05x}", f"--level-{index}")
+
+
 def run_shape(index: int) -> int:
     """Return the number of a run's shape; the second eight runs go through the shapes again."""
     return (index + index // len(SHAPES)) % len(SHAPES)
 
 
 def css_variables(runs: int) -> str:
-    """Return the CSS that gives each run its colour in light and dark."""
+    """Return the CSS that gives each run, and each level of a parameter, its colours."""
 
-    def block(colours: tuple[str, ...]) -> str:
-        return "".join(f"--run-{i}:{colours[i % len(colours)]};" for i in range(runs))
+    def block(colours: tuple[str, ...], levels: tuple[str, ...]) -> str:
+        of_runs = "".join(f"--run-{i}:{colours[i % len(colours)]};" for i in range(runs))
+        return of_runs + "".join(f"--level-{i}:{colour};" for i, colour in enumerate(levels))
 
     marks = "".join(f".run-{i}{{color:var(--run-{i})}}" for i in range(runs))
-    dark = f"@media screen and (prefers-color-scheme:dark){{:root{{{block(DARK)}}}}}"
-    return f":root{{{block(LIGHT)}}}{dark}{marks}"
+    dark = block(DARK, LEVEL_DARK)
+    return (
+        f":root{{{block(LIGHT, LEVEL_LIGHT)}}}"
+        f"@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}{marks}"
+    )

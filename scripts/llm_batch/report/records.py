@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,18 @@ from typing import Any
 from scripts.llm_batch.addresses import address, canonical_json, folder_address
 
 DUMMY = "dummy"
+
+_SWEPT_NUMBER = re.compile(r"(\+[A-Za-z0-9_-]+_-?[0-9]+)\.([0-9])")
+_POINT = "\0"
+
+
+def name_parts(name: str) -> list[str]:
+    """Return the parts of a run's name; the point in `+top_p_0.8`, made by a sweep, cuts none."""
+    plain = name.split(".")
+    if len(plain) == 3:
+        return plain
+    kept = _SWEPT_NUMBER.sub(rf"\1{_POINT}\2", name)
+    return [part.replace(_POINT, ".") for part in kept.split(".")]
 
 
 @dataclass(frozen=True)
@@ -55,7 +68,7 @@ class Run:
 
         A LoRA adapter stands with the engine: `<engine>+<adapter>`.
         """
-        words = self.name.split(".")
+        words = name_parts(self.name)
         if len(words) == 3:
             return words[0], words[1], words[2]
         engine, _, _ = str(self.facts.get("batch") or "").rpartition("-")

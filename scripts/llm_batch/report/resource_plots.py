@@ -9,8 +9,8 @@ import altair as alt
 
 from scripts.llm_batch.report import numbers
 from scripts.llm_batch.report.drawing import draw
+from scripts.llm_batch.report.marks import Plot
 from scripts.llm_batch.report.palette import phase_ink
-from scripts.llm_batch.report.plots import Plot
 from scripts.llm_batch.report.resources import GIB, MEMORY, Resources, labelled, mean_rate
 
 WIDTH = 400

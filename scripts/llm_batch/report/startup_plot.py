@@ -9,8 +9,8 @@ import altair as alt
 from scripts.llm_batch.report import numbers
 from scripts.llm_batch.report.drawing import draw
 from scripts.llm_batch.report.engines import PHASES, Batch
+from scripts.llm_batch.report.marks import Plot
 from scripts.llm_batch.report.palette import phase_ink
-from scripts.llm_batch.report.plots import Plot
 
 MOST_STARTS = 24
 """More engine starts than this are not drawn: the figures beside the plot add them up."""

@@ -24,13 +24,15 @@ from scripts.llm_batch.report.engines import batches
 from scripts.llm_batch.report.figures import headline
 from scripts.llm_batch.report.files import markdown, write_csv
 from scripts.llm_batch.report.gather import gather
+from scripts.llm_batch.report.length_plot import length_plot
 from scripts.llm_batch.report.listing import headline_lines, summary
 from scripts.llm_batch.report.page import Content, render
-from scripts.llm_batch.report.plots import length_plot, metric_plots
+from scripts.llm_batch.report.plots import metric_plots
 from scripts.llm_batch.report.records import Experiment
 from scripts.llm_batch.report.resource_plots import memory_plot, throughput_plot
 from scripts.llm_batch.report.resources import engine_lines, resources
 from scripts.llm_batch.report.startup_plot import phases_shown, startup_plot
+from scripts.llm_batch.report.swept_plots import swept_plots
 
 LOG = logging.getLogger(__name__)
 
@@ -118,6 +120,7 @@ def page_content(experiment: Experiment, comparison: Comparison) -> Content:
             experiment=experiment,
             headline=headline(experiment),
             plots={metric: metric_plots(experiment, metric) for metric in experiment.metrics},
+            swept_plots=swept_plots(experiment),
             length_plot=length_plot(experiment, lengths(connection)),
             startup_plot=startup_plot(answered_by),
             phases=phases_shown(answered_by),

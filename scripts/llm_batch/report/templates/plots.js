@@ -20,7 +20,7 @@ function showTips() {
 }
 
 function colourOf(mark) {
-  const found = /--(run|phase)-(\d+)/;
+  const found = /--(run|phase|level)-(\d+)/;
   return found.exec(mark.getAttribute("fill")) || found.exec(mark.getAttribute("stroke"));
 }
 
