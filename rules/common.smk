@@ -189,11 +189,41 @@ def batch_gpus(wildcards):
     return asked_engine(wildcards).gpus
 
 
+def batch_nodes(wildcards):
+    return asked_engine(wildcards).nodes
+
+
+def leader_gpus(wildcards):
+    """The GPUs on the node of the job's own process; all of them, where the engine has no other."""
+    return batch_gpus(wildcards) // batch_nodes(wildcards)
+
+
+def node_gpus(wildcards):
+    """What snakemake-executor-plugin-slurm gives the step of this process; else all GPUs."""
+    return leader_gpus(wildcards) if batch_nodes(wildcards) > 1 else None
+
+
+def node_gres(wildcards):
+    """As many GPUs on each node, of the model that the profile asks for."""
+    gpus, nodes = batch_gpus(wildcards), batch_nodes(wildcards)
+    if nodes == 1 or not gpus:
+        return None
+    asked = workflow.resource_settings.overwrite_resources.get("generate", {})
+    model = asked["gpu_model"].raw if "gpu_model" in asked else None
+    return slurm.per_node(gpus, nodes, model)
+
+
+def node_tasks(wildcards):
+    """Without GPUs SLURM takes no more nodes than tasks."""
+    nodes = batch_nodes(wildcards)
+    return nodes if nodes > 1 and not batch_gpus(wildcards) else None
+
+
 def batch_threads(wildcards):
     """Local CPU engines take all cores, so that two of them never share; others take one."""
     uses_cpu = RESULTS.uses_cpu(asking_batch(wildcards))
     if workflow.remote_exec or workflow.non_local_exec or slurm.has_steps(os.environ):
-        return slurm.threads(batch_gpus(wildcards), uses_cpu)
+        return slurm.threads(leader_gpus(wildcards), uses_cpu)
     return workflow.cores if uses_cpu else 1
 
 
@@ -201,7 +231,7 @@ def batch_step(wildcards, output, threads):
     """What starts a job on its own GPUs in an allocation of SLURM; nothing elsewhere."""
     if workflow.remote_exec:
         return ""
-    return slurm.step(os.environ, threads, batch_gpus(wildcards))
+    return slurm.step(os.environ, threads, leader_gpus(wildcards))
 
 
 def run_batch(wildcards):

@@ -19,8 +19,12 @@ rule generate:
     threads: batch_threads
     resources:
         gpu=batch_gpus,
-        # SLURM would take the GPUs of a job from several nodes.
-        nodes=1,
+        # SLURM would take the GPUs of a job from any number of nodes.
+        nodes=batch_nodes,
+        # What an engine over several nodes has on each; other jobs do not have these.
+        gpus=node_gpus,
+        gres=node_gres,
+        tasks=node_tasks,
     params:
         step=batch_step,
         engine=engine_spec,

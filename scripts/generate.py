@@ -156,7 +156,9 @@ def answer_open(
             size = engine_size(spec)
             refuse_job(spec, ENVS, size)
             with (
-                lease(size, shard.name, os.environ, stop.check, progress.waiting) as gpus,
+                lease(
+                    size // spec.nodes, shard.name, os.environ, stop.check, progress.waiting
+                ) as gpus,
                 own_places(spec, shard.folder, os.environ) as places,
             ):
                 gpus = gpus._replace(environment={**gpus.environment, **places})
@@ -164,7 +166,7 @@ def answer_open(
                 records = supervisor.records
                 began, since = time.monotonic(), utc_now()
                 supervisor.run()
-                leased = lease_facts(gpus, since, time.monotonic() - began)
+                leased = lease_facts(gpus, spec.nodes, since, time.monotonic() - began)
         else:
             log.info("%s: all requests are answered; no engine is needed", shard.name)
         state = "finished"
@@ -176,12 +178,15 @@ def answer_open(
     return records, leased
 
 
-def lease_facts(gpus: Lease, since: str, held_s: float) -> dict[str, Any] | None:
-    """Return what a shard's facts say about its GPUs; None for a CPU."""
+def lease_facts(gpus: Lease, nodes: int, since: str, held_s: float) -> dict[str, Any] | None:
+    """Return what a shard's facts say about its GPUs; None for a CPU.
+
+    `gpus` are those of this node, and each of `nodes` has as many.
+    """
     if not gpus.size:
         return None
     return {
-        "gpus": gpus.size,
+        "gpus": gpus.size * nodes,
         "uuids": list(gpus.uuids),
         "scheduled": gpus.scheduled,
         "waited_s": gpus.waited_s,

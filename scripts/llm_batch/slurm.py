@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from scripts.llm_batch.errors import ConfigError
+from scripts.llm_batch.errors import ConfigError, WorkflowError
 
 STEPS = "LLM_BATCH_STEPS"
 """Set where Snakemake itself runs in an allocation, and its jobs are to be steps of it."""
@@ -30,14 +30,64 @@ def has_steps(environ: Mapping[str, str]) -> bool:
 
 
 def step(environ: Mapping[str, str], threads: int, gpus: int) -> str:
-    """Return the words that make a program a step with its own GPUs of one node; else none.
+    """Return the words that make a program a step with its own GPUs of one node; else none."""
+    if not has_steps(environ):
+        return ""
+    return " ".join([*step_words(1, threads, gpus), "--input=none"])
+
+
+def step_words(nodes: int, threads: int, gpus: int) -> list[str]:
+    """Return the words that make a program a step: once on each of `nodes`, with `gpus` there.
 
     A step would take all memory of its node, and the next one would wait; with 0 they share it.
     """
-    if not has_steps(environ):
-        return ""
-    words = ["srun", "--exact", "--nodes=1", "--ntasks=1", f"--cpus-per-task={threads}", "--mem=0"]
-    return " ".join([*words, f"--gpus-per-node={gpus}" if gpus else "--gres=none", "--input=none"])
+    return [
+        *("srun", "--exact", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1"),
+        *(f"--cpus-per-task={threads}", "--mem=0"),
+        f"--gpus-per-node={gpus}" if gpus else "--gres=none",
+    ]
+
+
+def step_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables for a step of its own: what this one asked for is no default of it."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if not name.startswith(("SLURM_", "SRUN_", "SBATCH_")) or name in _OF_THE_JOB
+    }
+
+
+STEP_CPUS = "SLURM_CPUS_PER_TASK"
+"""The cores of this process, if it was told any."""
+
+_OF_THE_JOB = ("SLURM_CONF", "SLURM_JOB_ID", "SLURM_JOBID", "SLURM_CLUSTER_NAME")
+
+
+def per_node(gpus: int, nodes: int, model: str | None) -> str:
+    """Return `--gres` for a job of several nodes, lest SLURM share its GPUs out unevenly.
+
+    `model` is what `gpu_model` says for these jobs: SLURM takes a type in both or in none.
+    """
+    return ":".join(["gpu", *([model] if model else []), str(gpus // nodes)])
+
+
+def refuse_nodes(
+    engines: Iterable[tuple[str, int]], executor: str, environ: Mapping[str, str]
+) -> None:
+    """Raise `WorkflowError` for the first of `engines` (name, nodes) that cannot have its nodes.
+
+    `executor` is what Snakemake sends jobs to; in an allocation they are steps of it.
+    """
+    there = int(environ.get("SLURM_JOB_NUM_NODES", 1)) if has_steps(environ) else 0
+    for name, nodes in engines:
+        if nodes == 1 or executor == "slurm" or nodes <= there:
+            continue
+        how = (
+            f"this allocation has {there}: sbatch --nodes={nodes} profiles/slurm/run.sbatch"
+            if there
+            else "SLURM gives them: snakemake --profile profiles/slurm"
+        )
+        raise WorkflowError(f"engines.{name}.tuning.nodes: {nodes} machines are needed; {how}")
 
 
 def check_arrays(rules: str | None, jobs: int | None, shards: Sequence[int]) -> None:

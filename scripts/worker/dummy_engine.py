@@ -24,6 +24,7 @@ import time
 from collections import deque
 from typing import Any, NamedTuple
 
+from scripts.worker.dummy_nodes import gather
 from scripts.worker.engine import (
     PROMPT_EMPTY,
     PROMPT_TOO_LONG,
@@ -63,6 +64,7 @@ class DummyEngine:
         dummy = settings.dummy
         if settings.start < int(dummy.get("out_of_memory_starts") or 0):
             raise MemoryError("dummy engine: out of memory, as set by out_of_memory_starts")
+        self._nodes = gather(settings.args)
         self.max_num_seqs = int(settings.args.get("max_num_seqs") or MAX_NUM_SEQS)
         self._max_model_len = int(settings.args.get("max_model_len") or MAX_MODEL_LEN)
         self._length = max(1, int(dummy.get("length", MEAN_LENGTH)))
@@ -204,7 +206,9 @@ class DummyEngine:
         }
 
     def close(self) -> None:
-        """Nothing runs elsewhere; see `engine.Engine`."""
+        """Let the other nodes go; see `engine.Engine`."""
+        for connection in self._nodes:
+            connection.close()
 
 
 def token_ids(first: bytes, content: bytes, count: int) -> list[int]:

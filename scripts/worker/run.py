@@ -147,6 +147,23 @@ def make_engine(settings: Settings) -> Engine:
     return VllmEngine(settings)
 
 
+def follow(settings: Settings) -> int:
+    """Do this node's part of an engine that another node leads; return when that one has ended."""
+    try:
+        if settings.backend == "dummy":
+            from scripts.worker.dummy_nodes import follow_dummy
+
+            follow_dummy(settings.args)
+        else:
+            from scripts.worker.vllm_nodes import follow_vllm
+
+            follow_vllm(settings)
+    except EngineRefused as error:
+        log.error("refused: %s", error)
+        return EXIT_REFUSED
+    return EXIT_FINISHED
+
+
 def install_handlers(worker: Worker) -> None:
     """Stop after the step in progress when asked to."""
     signal.signal(signal.SIGTERM, worker.stop)
@@ -162,7 +179,7 @@ def main(argv: list[str], started: float) -> None:
     children_die_with_us()
     code = EXIT_FAILED
     try:
-        code = answer_all(settings, started)
+        code = follow(settings) if settings.args.get("node_rank") else answer_all(settings, started)
     except BaseException:
         traceback.print_exc()
     sys.stdout.flush()

@@ -43,6 +43,11 @@ def engine_arguments(settings: Settings, known: set[str]) -> dict[str, Any]:
     structured = arguments.get("structured_outputs_config")
     if structured is not None and "structured_outputs_config" not in known:
         arguments["guided_decoding_backend"] = arguments.pop("structured_outputs_config")["backend"]
+    if "nnodes" in arguments and "nnodes" not in known:
+        raise EngineRefused(
+            "tuning.nodes: this vLLM starts no engine on several nodes; use an environment with "
+            "vLLM 0.11.2 or newer"
+        )
     unknown = sorted(set(arguments) - known)
     if unknown:
         raise EngineRefused(

@@ -338,6 +338,24 @@ EDITS: list[tuple[str, str, str]] = [
     ("exclude alone", RUN, RUN + "    exclude: [{top_p: 0.8}]\n"),
     ("exclude everything", RUN, RUN + "    sweep: {top_p: [1]}\n    exclude: [{top_p: 1}]\n"),
     # Rules of vLLM.
+    ("nodes that cannot share", SEQS, SEQS + "      nodes: 2\n"),
+    (
+        "ray on several nodes",
+        DTYPE + "    tuning:\n" + SEQS,
+        "      tensor_parallel_size: 2\n    tuning:\n"
+        "      nodes: 2\n      distributed_executor_backend: ray\n",
+    ),
+    (
+        "a tensor parallel group over two nodes",
+        CPU + "    args:\n" + DTYPE + "    tuning:\n" + SEQS,
+        "    environment: cu130\n    args:\n"
+        "      tensor_parallel_size: 16\n    tuning:\n      nodes: 2\n",
+    ),
+    (
+        "a dummy's GPUs on nodes",
+        SEQS,
+        SEQS + "      nodes: 2\n    backend: dummy\n    dummy: {gpus: 3}\n",
+    ),
     ("chunked prefill on a CPU", SEQS, SEQS + "      enable_chunked_prefill: true\n"),
     (
         "steps shorter than prompts on a CPU",

@@ -130,6 +130,16 @@ REFUSED: list[tuple[Pair, str]] = [
         "lower them, or take a machine with more",
     ),
     (
+        pair("opt", "t4-driver-535", args={"tensor_parallel_size": 4}, tuning={"nodes": 2}),
+        "gpus: tensor_parallel_size × pipeline_parallel_size = 4 × 1 = 4 GPUs, 2 on each node, "
+        "there is 1; lower them, or take a machine with more",
+    ),
+    (
+        pair("opt", args={"pipeline_parallel_size": 2}, tuning={"nodes": 2}, vllm="0.10.1.1"),
+        "nodes: tuning.nodes: 2 takes vLLM 0.11.2 or newer, this is 0.10.1.1; take an environment "
+        "with a newer vLLM, or one node",
+    ),
+    (
         pair("opt", "mig-a100-driver-535", args={"tensor_parallel_size": 2}),
         "gpus: tensor_parallel_size × pipeline_parallel_size = 2 × 1 = 2 GPUs, there is 1 that "
         "can work together (the others are slices, MIG); lower them, or take a machine with more",
@@ -265,7 +275,7 @@ def test_an_impossible_engine_is_one_line_with_its_cure(engine: Pair, text: str)
 @pytest.mark.parametrize(("engine", "text"), REFUSED, ids=[text[:40] for _, text in REFUSED])
 def test_nothing_is_refused_for_a_model_that_is_not_there_yet(engine: Pair, text: str) -> None:
     without = replace(engine, config=None, size=None)
-    of_arguments = {"gpus", "strict", "fp8-cache", "quantization", "bfloat16"}
+    of_arguments = {"gpus", "nodes", "strict", "fp8-cache", "quantization", "bfloat16"}
     assert {finding.rule for finding in problems(without)} <= of_arguments
 
 
@@ -273,7 +283,8 @@ def test_where_a_job_will_run_elsewhere_only_certain_things_are_refused() -> Non
     for engine, text in REFUSED:
         elsewhere = {finding.rule for finding in problems(replace(engine, machine=None))}
         rule = text.partition(":")[0]
-        assert elsewhere <= {"heads", "kv-heads", "float16", "soft-cap", "quantization", "strict"}
+        certain = {"heads", "kv-heads", "float16", "soft-cap", "quantization", "strict", "nodes"}
+        assert elsewhere <= certain
         if rule in ("heads", "kv-heads", "float16"):
             assert elsewhere == {rule}
 

@@ -10,9 +10,17 @@ from typing import Any
 
 import pytest
 
-from scripts.llm_batch.errors import ConfigError
+from scripts.llm_batch.errors import ConfigError, WorkflowError
 from scripts.llm_batch.generate.state import ShardFolder
-from scripts.llm_batch.slurm import check_arrays, job_facts, step, threads
+from scripts.llm_batch.slurm import (
+    check_arrays,
+    job_facts,
+    per_node,
+    refuse_nodes,
+    step,
+    step_environment,
+    threads,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 RULES = sorted((ROOT / "rules").glob("*.smk"))
@@ -60,6 +68,42 @@ def test_a_step_gets_its_own_cards_of_one_node_and_only_in_an_allocation() -> No
     assert {"--gpus-per-node=2", "--nodes=1", "--cpus-per-task=4", "--exact"} <= set(words)
     assert "--gres=none" in step(allocation, 1, 0)
     assert step({"SLURM_JOB_ID": "12"}, 4, 2) == step({"LLM_BATCH_STEPS": "1"}, 4, 2) == ""
+
+
+def test_a_step_of_its_own_forgets_what_the_job_asked_for() -> None:
+    inherited = {"SLURM_JOB_ID": "12", "SLURM_GPUS": "4", "SRUN_DEBUG": "1", "PATH": "/bin"}
+    assert step_environment(inherited) == {"SLURM_JOB_ID": "12", "PATH": "/bin"}
+
+
+@pytest.mark.parametrize(
+    ("executor", "environ", "message"),
+    [
+        ("local", {}, "SLURM gives them: snakemake --profile profiles/slurm"),
+        ("local", {"SLURM_JOB_ID": "1", "SLURM_JOB_NUM_NODES": "2"}, "SLURM gives them"),
+        (
+            "local",
+            {"LLM_BATCH_STEPS": "1", "SLURM_JOB_ID": "1", "SLURM_JOB_NUM_NODES": "1"},
+            "this allocation has 1: sbatch --nodes=2",
+        ),
+        ("drmaa", {}, "SLURM gives them"),
+    ],
+)
+def test_an_engine_on_two_nodes_is_refused_where_nobody_gives_them(
+    executor: str, environ: dict[str, str], message: str
+) -> None:
+    with pytest.raises(WorkflowError, match=f"engines.big.tuning.nodes: 2 machines .*{message}"):
+        refuse_nodes([("small", 1), ("big", 2)], executor, environ)
+
+
+def test_two_nodes_are_had_from_slurm_and_inside_an_allocation_that_has_them() -> None:
+    refuse_nodes([("big", 2)], "slurm", {})
+    steps = {"LLM_BATCH_STEPS": "1", "SLURM_JOB_ID": "1", "SLURM_JOB_NUM_NODES": "2"}
+    refuse_nodes([("big", 2)], "local", steps)
+
+
+def test_gpus_of_several_nodes_are_asked_for_by_node_and_with_the_model_of_the_profile() -> None:
+    assert per_node(16, 2, None) == "gpu:8"
+    assert per_node(4, 2, "h100") == "gpu:h100:2"
 
 
 def test_every_rule_but_those_that_start_engines_runs_beside_snakemake() -> None:

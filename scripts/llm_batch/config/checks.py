@@ -12,6 +12,7 @@ from scripts.llm_batch.config.engines import (
     engine_problems,
     environment_files,
     environment_problems,
+    node_problems,
     strict_problems,
 )
 from scripts.llm_batch.config.errors import (
@@ -71,6 +72,7 @@ def cross_problems(config: Mapping[str, Any]) -> Iterator[Problem]:
         yield from _reference(("engines", name, "model"), entry["model"], "models", config)
         if entry.get("backend", "vllm") != "dummy":
             yield from engine_problems(("engines", name), entry, environments)
+        yield from node_problems(("engines", name), entry, environments)
     for name, entry in config["prompts"].items():
         yield from _prompts_problems(("prompts", name), entry)
     for name, entry in config["samplings"].items():

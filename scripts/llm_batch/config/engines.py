@@ -12,6 +12,7 @@ from scripts.llm_batch.config.schema import SCHEMA_PATH, known_reference
 from scripts.llm_batch.doctor.choose import AUTO
 from scripts.llm_batch.environments.identity import environment_names, load_spec, lock_path
 from scripts.llm_batch.errors import ConfigError
+from scripts.llm_batch.gpus.sizes import parallel_size
 
 ENVS = SCHEMA_PATH.parents[2] / "envs"
 
@@ -34,6 +35,42 @@ def engine_problems(
         yield problem
     if known_device(entry["environment"], environments) == "cpu":
         yield from _cpu_problems(path, entry.get("args", {}), entry.get("tuning", {}))
+
+
+def node_problems(
+    path: ConfigPath, entry: Mapping[str, Any], environments: Mapping[str, Any]
+) -> Iterator[Problem]:
+    """Yield why an engine cannot be spread over its `tuning.nodes`.
+
+    The number of nodes is placement: the order of sums is decided by the parallel sizes. Except
+    where nodes cut a tensor parallel group, for vLLM's own all-reduce works within a node only;
+    there the engine must say that it does without (args, so identity).
+    """
+    args, tuning = entry.get("args", {}), entry.get("tuning", {})
+    nodes, at = tuning.get("nodes", 1), (*path, "tuning", "nodes")
+    if nodes == 1:
+        return
+    dummy = entry.get("backend", "vllm") == "dummy"
+    size = entry.get("dummy", {}).get("gpus") if dummy else parallel_size(args)
+    if size is not None and size % nodes:
+        what = "dummy.gpus" if dummy else "tensor_parallel_size × pipeline_parallel_size"
+        text = f"{nodes} nodes cannot have equal shares of {size} ({what}); change one of them"
+        yield Problem(at, text)
+        return
+    backend = tuning.get("distributed_executor_backend")
+    if backend not in (None, "mp"):
+        text = f"{backend} does not start engines on other nodes here; remove it, or write mp"
+        yield Problem((*path, "tuning", "distributed_executor_backend"), text)
+    tensor = int(args.get("tensor_parallel_size") or 1)
+    cut = not dummy and bool((size // nodes) % tensor)
+    cpu = known_device(entry.get("environment"), environments) == "cpu"
+    if cut and not cpu and not args.get("disable_custom_all_reduce"):
+        text = (
+            f"tensor_parallel_size {tensor} is more than the {size // nodes} GPUs of a node, so "
+            "sums go over the network; say so with args.disable_custom_all_reduce: true, or let "
+            "pipeline_parallel_size be the number of nodes"
+        )
+        yield Problem(at, text)
 
 
 def environment_problems(path: ConfigPath, entry: Mapping[str, Any]) -> Iterator[Problem]:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 RULES = (
     rules.gpu_count,
+    rules.nodes,
     rules.heads,
     rules.bfloat16,
     rules.float16,

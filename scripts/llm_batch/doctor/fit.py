@@ -44,9 +44,9 @@ def memory(pair: Pair) -> Iterator[Finding]:
         yield from _main_memory(pair)
         return
     ordered = sorted(pair.devices, key=lambda device: -device.total_bytes)
-    if len(ordered) < pair.gpus:
+    if len(ordered) < pair.node_gpus:
         return
-    smallest = ordered[pair.gpus - 1]
+    smallest = ordered[pair.node_gpus - 1]
     share = float(pair.tuning.get("gpu_memory_utilization") or limits.utilization(pair.vllm))
     budget = int(smallest.total_bytes * share)
     need = least_need(pair, pair.tensor_parallel)

@@ -60,6 +60,11 @@ class Pair:
         return int(self.args.get("pipeline_parallel_size", 1))
 
     @property
+    def node_gpus(self) -> int:
+        """Return how many GPUs it takes of one machine."""
+        return self.gpus // int(self.tuning.get("nodes") or 1)
+
+    @property
     def dtype(self) -> str | None:
         """Return the number format asked for, by config.json if the engine leaves it open."""
         asked = str(self.args.get("dtype", "auto"))

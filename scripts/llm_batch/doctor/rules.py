@@ -177,15 +177,25 @@ def gpu_count(pair: Pair) -> Iterator[Finding]:
     if pair.machine is None or not pair.gpus or not pair.machine.gpus:
         return
     there = pair.devices
-    if len(there) < pair.gpus:
+    if len(there) < pair.node_gpus:
         product = f"{pair.tensor_parallel} × {pair.pipeline_parallel} = {pair.gpus}"
+        apart = f", {pair.node_gpus} on each node" if pair.node_gpus < pair.gpus else ""
         sliced = len(devices(pair.machine.inventory)) > len(there)
         text = (
-            f"tensor_parallel_size × pipeline_parallel_size = {product} GPUs, there "
+            f"tensor_parallel_size × pipeline_parallel_size = {product} GPUs{apart}, there "
             f"{'is' if len(there) == 1 else 'are'} {len(there)}"
             f"{' that can work together (the others are slices, MIG)' if sliced else ''}"
         )
         yield _no("gpus", text, "lower them, or take a machine with more")
+
+
+def nodes(pair: Pair) -> Iterator[Finding]:
+    """Several nodes need a vLLM whose own executor reaches them."""
+    asked = int(pair.tuning.get("nodes") or 1)
+    if asked == 1 or not pair.vllm or newer_or_equal(pair.vllm, limits.NODES_SINCE):
+        return
+    text = f"tuning.nodes: {asked} takes vLLM {limits.NODES_SINCE} or newer, this is {pair.vllm}"
+    yield _no("nodes", text, "take an environment with a newer vLLM, or one node")
 
 
 def strict(pair: Pair) -> Iterator[Finding]:

@@ -22,6 +22,9 @@ NO_FLOAT16 = frozenset({"gemma2", "gemma3", "gemma3_text", "glm4", "plamo2"})
 
 NO_FLOAT16_SINCE = "0.9.2"
 
+NODES_SINCE = "0.11.2"
+"""From here on the engine takes `nnodes` (0.10.1.1 does not): vllm/engine/arg_utils.py."""
+
 OTHER_DTYPE_SINCE = "0.9"
 """From here on `dtype: auto` means another format on a card that lacks the model's: vllm/config."""
 

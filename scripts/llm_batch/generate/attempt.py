@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import platform
@@ -19,6 +20,7 @@ from scripts.llm_batch.generate.company import compile_cache
 from scripts.llm_batch.generate.facts import Attempt, start_record
 from scripts.llm_batch.generate.gpus import Lease
 from scripts.llm_batch.generate.guard import Guard
+from scripts.llm_batch.generate.nodes import Nodes, Others
 from scripts.llm_batch.generate.process import WorkerProcess
 from scripts.llm_batch.generate.progress import Progress, Watchdog, read_status
 from scripts.llm_batch.generate.requests import Part, Requests, write_parts
@@ -92,13 +94,15 @@ class Shard:
 class Ended:
     """How a worker ended: its exit code, or what it failed to do in time and was killed for.
 
-    `wall_s` are the seconds from its start until nothing of it was left.
+    `wall_s` are the seconds from its start until nothing of it was left. `lost`: its process on
+    another node ended first, with this log; `code` is then that process's.
     """
 
     code: int | None
     hung: str | None
     interrupted: Interrupted | None = None
     wall_s: float | None = None
+    lost: Path | None = None
 
     @property
     def name(self) -> str:
@@ -134,10 +138,13 @@ class Launcher:
         self._progress = progress
         self._gpus = gpus
         self._cache = compile_cache(spec, gpus.model, os.environ)
+        self._compiled = self._cache.variables if self._cache else {}
+        self._nodes = Nodes(spec, gpus.size, gpus.environment)
         self._environment = {
             **worker_environment(spec, os.environ),
             **gpus.environment,
-            **(self._cache.variables if self._cache else {}),
+            **self._compiled,
+            **self._nodes.variables(),
         }
         self._defaults, self._arguments = engine_arguments(spec)
         self._starts = 0
@@ -174,6 +181,7 @@ class Launcher:
             "gpus": list(self._gpus.uuids),
             "visible_gpus": self._environment.get(VISIBLE),
             "slurm": job_facts(os.environ),
+            "nodes": self._spec.nodes,
             "compile_cache": cache,
             "started": utc_now(),
         }
@@ -182,20 +190,23 @@ class Launcher:
         log.info("%s: starting an engine, its log is %s", self._shard.name, attempt.log)
         began = time.monotonic()
         with watched(self._gpus.source(), self._gpus.uuids, attempt.telemetry):
-            ended = self._run_process(settings, attempt)
+            told = json.loads(settings.read_bytes())
+            stem = self._shard.folder / attempt.stem
+            with self._nodes.joined(told, stem, self._compiled) as others:
+                ended = self._run_process(settings, attempt, others)
         return replace(ended, wall_s=round(time.monotonic() - began, 3))
 
-    def _run_process(self, settings: Path, attempt: Attempt) -> Ended:
+    def _run_process(self, settings: Path, attempt: Attempt, others: Others) -> Ended:
         process = WorkerProcess(self._spec.interpreter, settings, self._environment, attempt.log)
         threading.Thread(target=get_ready_to_write).start()
         try:
-            return self._follow(process, attempt)
+            return self._follow(process, attempt, others)
         except Interrupted as error:
             return Ended(process.stop(), None, error)
         finally:
             process.end()
 
-    def _follow(self, process: WorkerProcess, attempt: Attempt) -> Ended:
+    def _follow(self, process: WorkerProcess, attempt: Attempt, others: Others) -> Ended:
         watchdog = Watchdog(self._spec.supervisor, time.monotonic())
         status_path = self._shard.folder / "status.json"
         while (code := process.wait(POLL_S)) is None:
@@ -209,6 +220,8 @@ class Launcher:
                 log.info("%s", line)
             if hung := watchdog.hung(status, now):
                 return Ended(None, hung)
+            if (lost := others()) is not None:
+                return Ended(lost, None, lost=attempt.other_log())
         if code in STOPPED:
             # SLURM signals all processes of a job at once: ours may come a moment later.
             time.sleep(POLL_S)
@@ -226,7 +239,7 @@ class Launcher:
             "model": str(spec.model or ""),
             "adapters": {adapter.address: str(adapter.path) for adapter in spec.adapters},
             "defaults": self._defaults,
-            "args": self._arguments,
+            "args": {**self._arguments, **self._nodes.arguments()},
             "dummy": dict(spec.dummy),
             "requests": [str(part.path) for part in parts],
             "window": window,

@@ -53,6 +53,13 @@ def own_places(
     if spec.backend == "dummy":
         yield {}
         return
+    with engine_places(folder, environ) as variables:
+        yield variables
+
+
+@contextmanager
+def engine_places(folder: Path, environ: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """Yield the variables of `own_places`, whatever the engine."""
     scratch = scratch_folder(folder, environ)
     block = port_block(environ)
     try:

@@ -23,6 +23,7 @@ ENGINE_FACTS: tuple[str, ...] = (
     "gpus",
     "visible_gpus",
     "slurm",
+    "nodes",
     "attention_backend",
     "dtype",
     "max_model_len",
@@ -109,6 +110,15 @@ class Attempt(NamedTuple):
         """Return the engine's log."""
         return self.folder / f"{self.stem}.log"
 
+    def other_log(self) -> Path:
+        """Return the log of the engine's process on another node that was written to last."""
+        logs = self.folder.glob(f"{self.stem}.?*.log")
+        return max(logs, key=lambda path: path.stat().st_mtime, default=self.log)
+
+    def samples(self) -> list[Path]:
+        """Return the samples of its GPUs on all nodes."""
+        return [self.telemetry, *sorted(self.folder.glob(f"{self.stem}.?*.gpus.jsonl"))]
+
 
 def start_record(attempt: Attempt, first: dict[str, Any]) -> None:
     """Note an engine start, so that it is known even if the supervisor dies with it."""
@@ -129,7 +139,7 @@ def finish_record(attempt: Attempt, exit_name: str, wall_s: float | None = None)
     startup = told.get("startup_s") or {}
     found = facts.pop("log_startup_s")
     facts["startup_s"] = {name: found.get(name, startup.get(name)) for name in STARTUP_FACTS}
-    facts["telemetry"] = summary(attempt.telemetry, startup.get("total"))
+    facts["telemetry"] = summary(*attempt.samples(), ready_s=startup.get("total"))
     if facts.get("wall_s") is None and facts["telemetry"]:
         # The supervisor died with the engine; its last sample says how long that ran.
         facts["wall_s"] = facts["telemetry"]["seconds"]

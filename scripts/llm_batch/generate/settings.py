@@ -6,7 +6,7 @@ Everything here is decided before the worker starts; sources and measurements ar
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from scripts.llm_batch.errors import WorkflowError
 from scripts.llm_batch.models.adapters import Adapter, max_rank
 
 SUPERVISOR_TUNING = frozenset(
-    {"shards", "window", "start_timeout_s", "stall_timeout_s", "max_restarts"}
+    {"shards", "nodes", "window", "start_timeout_s", "stall_timeout_s", "max_restarts"}
 )
 """Tuning that is the supervisor's; all other goes to the engine."""
 
@@ -88,9 +88,14 @@ class EngineSpec:
     variables: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def nodes(self) -> int:
+        """Return how many machines the engine is spread over."""
+        return int(self.tuning.get("nodes") or 1)
+
+    @property
     def supervisor(self) -> Tuning:
         """Return the supervisor's part of the tuning."""
-        own = SUPERVISOR_TUNING - {"shards"}
+        own = SUPERVISOR_TUNING - {"shards", "nodes"}
         return Tuning(
             **{name: self.tuning[name] for name in own if self.tuning.get(name) is not None}
         )
@@ -261,13 +266,27 @@ def worker_environment(spec: EngineSpec, inherited: Mapping[str, str]) -> dict[s
 
     Python's own and vLLM's are taken from `inherited` only where they cannot change an answer.
     """
-    dropped = dropped_variables(inherited)
-    dropped |= secrets(inherited)
+    return {**inherited_variables(inherited, program_folders(spec)), **fixed_variables(spec)}
+
+
+def inherited_variables(inherited: Mapping[str, str], programs: Sequence[str]) -> dict[str, str]:
+    """Return what a worker keeps of `inherited`; `programs` are folders that PATH begins with."""
+    dropped = dropped_variables(inherited) | secrets(inherited)
     kept = {name: value for name, value in inherited.items() if name not in dropped}
+    kept["PATH"] = os.pathsep.join([*programs, kept.get("PATH", os.defpath)])
+    return kept
+
+
+def program_folders(spec: EngineSpec) -> list[str]:
+    """Return the folders with the programs of an engine's environment."""
     programs = [str(spec.interpreter.parent)]
     if "CUDA_HOME" in spec.variables:
         programs.append(f"{spec.variables['CUDA_HOME']}/bin")
-    kept["PATH"] = os.pathsep.join([*programs, kept.get("PATH", os.defpath)])
+    return programs
+
+
+def fixed_variables(spec: EngineSpec) -> dict[str, str]:
+    """Return the variables that a worker has whatever the user's are."""
     quiet = {
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
@@ -275,4 +294,4 @@ def worker_environment(spec: EngineSpec, inherited: Mapping[str, str]) -> dict[s
         "DO_NOT_TRACK": "1",
         "PYTHONUNBUFFERED": "1",
     }
-    return {**kept, **quiet, **switches(spec)}
+    return {**quiet, **switches(spec)}

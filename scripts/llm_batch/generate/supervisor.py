@@ -104,8 +104,10 @@ class Supervisor:
         if ended.code == EXIT_REFUSED:
             message = last_lines(read_tail(attempt.log))[-1]
             raise WorkflowError(message.partition("refused: ")[2] or message)
-        diagnosis = diagnose(attempt.log, ended.code)
+        diagnosis = diagnose(ended.lost or attempt.log, ended.code)
         what = ended.hung or describe_exit(ended.code)
+        if ended.lost is not None:
+            what = f"lost its process on another node, which {what} ({ended.lost})"
         # The worker writes its first facts when the engine is ready.
         if attempt.engine.exists():
             decision = self.deaths.died(self._held(parts), answered)

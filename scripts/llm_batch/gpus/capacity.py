@@ -43,6 +43,7 @@ class Wanted(NamedTuple):
     size: int
     granted: int
     shards: int | str | None = None
+    nodes: int = 1
 
 
 def wanted_of(job: Any, engine: Any) -> Wanted:
@@ -53,7 +54,8 @@ def wanted_of(job: Any, engine: Any) -> Wanted:
     granted = job.resources.get(GPU, engine.gpus)
     size = engine.gpus
     shards = engine.tuning.get("shards")
-    return Wanted(engine.stage.name, size, granted if isinstance(granted, int) else size, shards)
+    known = granted if isinstance(granted, int) else size
+    return Wanted(engine.stage.name, size, known, shards, engine.nodes)
 
 
 def refuse_impossible(
@@ -81,10 +83,11 @@ def refuse_impossible(
 def _refuse_missing(job: Wanted, environ: Mapping[str, str]) -> None:
     scheduled = scheduled_names(environ)
     there = inventory(environ)
+    size = job.size // job.nodes
     count = (
         len(scheduled)
         if scheduled is not None
-        else len(usable(visible_devices(there, environ), job.size))
+        else len(usable(visible_devices(there, environ), size))
     )
-    if count < job.size:
-        raise WorkflowError(f"engine '{job.engine}': {too_few(job.size, count, there)}")
+    if count < size:
+        raise WorkflowError(f"engine '{job.engine}': {too_few(size, count, there)}")

@@ -167,15 +167,16 @@ def read_samples(path: Path) -> dict[str, list[Sample]]:
     return {uuid: samples for uuid, samples in found.items() if samples}
 
 
-def summary(path: Path, ready_s: float | None = None) -> dict[str, Any] | None:
+def summary(*paths: Path, ready_s: float | None = None) -> dict[str, Any] | None:
     """Return the sums over all GPUs of one engine start; None if nothing was sampled.
 
+    `paths` are the files of the nodes that it ran on, nearly always one.
     `ready_s` are the seconds until the engine could answer. Keys: `seconds` sampled, `energy_j`
     and the part of it before `ready_s`, `energy_source` (counter: the driver's own; power: watts
     integrated by trapezoids), means over GPUs and time, peaks of any GPU, `throttled_s` by reason,
     summed over GPUs. Null is what at least one GPU did not tell.
     """
-    gpus = list(read_samples(path).values())
+    gpus = [samples for path in paths for samples in read_samples(path).values()]
     if not gpus:
         return None
     counters = [_column(samples, "energy_j") for samples in gpus]

@@ -23,6 +23,11 @@ class EnginePlan:
     tuning: Mapping[str, Any]
     gpus: int
 
+    @property
+    def nodes(self) -> int:
+        """Return how many machines the engine is spread over, each with as many of its GPUs."""
+        return int(self.tuning.get("nodes") or 1)
+
 
 @dataclass(frozen=True)
 class RunPlan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,14 @@ def refuse_to_start(
 
     `workflow` is Snakemake's, with its jobs planned; `engine_of` returns the engine that a job with
     these wildcards asks. Refused are models and data without a commit, engines that can never have
-    their GPUs, job arrays that would hang, `auto` where jobs go to other machines, and engines that
-    cannot work.
+    their nodes or GPUs, job arrays that would hang, `auto` where jobs go to other machines, and
+    engines that cannot work.
     """
     placement.refuse_unpinned(plan, workflow.configfiles)
     asked = [(job, engine_of(job.wildcards)) for job in asking_jobs(workflow)]
     local = workflow.local_exec
+    names = [(engine.stage.name, engine.nodes) for _, engine in asked]
+    slurm.refuse_nodes(names, workflow.executor_plugin.name, os.environ)
     capacity.refuse_impossible([capacity.wanted_of(*pair) for pair in asked], local)
     shards = [engine.gpus for job, engine in asked if job.rule.name == "generate"]
     arrays = getattr(workflow.executor_settings, "array_jobs", None)
