@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, TypeVar
 from scripts.llm_batch.config.automatic import Chooser
 from scripts.llm_batch.config.load import choose_auto, load_config
 from scripts.llm_batch.config.records import Config
+from scripts.llm_batch.config.syntax import check_readable
 from scripts.llm_batch.digests import DigestMemo
 from scripts.llm_batch.doctor.start import look_ahead
 from scripts.llm_batch.errors import ConfigError, run_cli
@@ -81,13 +82,12 @@ def read_config(
     from snakemake.utils import update_config
 
     sources = list(files) or [DEFAULT_CONFIG]
+    check_readable(sources)
     raw: dict[str, Any] = {}
     try:
         for path in sources:
             update_config(raw, load_configfile(str(path)))
         update_config(raw, parse_config(list(settings)))
-    except FileNotFoundError as error:
-        raise ConfigError(f"{error.filename}: no such file; name one with --configfile") from None
     except (SnakemakeError, ValueError) as error:
         raise ConfigError(" ".join(str(error).split())) from None
     return load_config(raw, sources, choose)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from typing import Any
@@ -63,3 +64,16 @@ def test_a_batch_of_more_runs_than_one_argument_holds_is_cut(fresh_project: Proj
     (batch,) = (fresh_project.folder / "results/batches").glob("*/batch.json")
     written = json.loads(batch.read_text())
     assert (len(written["runs"]), written["requests"]) == (len(SEEDS), 12 * len(SEEDS))
+
+
+def test_a_slip_in_a_config_is_told_by_line_before_snakemake_reads_it(project: Project) -> None:
+    (project.folder / "mine.yaml").write_text("experiment: mine\nruns:\n\t- engine: toy\n")
+    expected = "error: mine.yaml:3: not YAML: .* a line begins with a tab; indent with blanks"
+    for arguments in (["snakemake", "--dry-run"], ["scripts.plan"]):
+        command = [sys.executable, "-m", *arguments, "--configfile", "mine.yaml"]
+        done = subprocess.run(
+            command, cwd=project.folder, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 1
+        assert re.fullmatch(expected, done.stderr.splitlines()[-1])
+        assert "Traceback" not in done.stderr
