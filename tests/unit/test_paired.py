@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.stats import binomtest, permutation_test
 from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
 from scripts.llm_batch.evaluation.paired import (
@@ -16,6 +19,7 @@ from scripts.llm_batch.evaluation.paired import (
     SIGN_FLIP,
     bonett_price,
     difference_interval,
+    hoeffding_bound,
     minimum_detectable,
     one_sided_bound,
     paired_difference,
@@ -83,6 +87,24 @@ def test_differences_that_all_differ_are_drawn_one_by_one() -> None:
     difference = np.random.default_rng(0).normal(0.1, 1, 3000)
     assert sign_flip_p(difference) < 0.001
     assert sign_flip_p(difference - difference.mean()) > 0.9
+
+
+def test_the_bound_of_a_clear_difference_is_above_the_exact_p_of_all_flips() -> None:
+    signs = np.asarray(list(itertools.product((-1, 1), repeat=14)))
+    generator = np.random.default_rng(47)
+    for shift in (0.0, 0.5, 3.0):
+        for _ in range(20):
+            difference = generator.normal(shift, 1, 14)
+            reached = np.abs(signs @ difference) >= abs(difference.sum()) - 1e-9
+            assert hoeffding_bound(difference) >= reached.mean()
+
+
+def test_a_clear_difference_is_found_among_thousands_of_comparisons() -> None:
+    clear = np.random.default_rng(53).normal(1, 0.5, 200)
+    p = [sign_flip_p(clear), *np.linspace(0.01, 1, 1999)]
+    assert multipletests(p, method="holm")[1][0] < 1e-6
+    # A p value that the drawn flips resolve stays theirs.
+    assert sign_flip_p(np.asarray([3.0, 1, 2, -1, 2])) > 0.05
 
 
 def test_equal_runs_have_no_difference_and_no_detectable_effect() -> None:
