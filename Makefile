@@ -8,7 +8,7 @@ PYTEST_ARGS ?= --numprocesses auto --dist loadfile
 RUN := .venv/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint lock workflow development
+.PHONY: help quickstart study test lint lock workflow development
 # Targets share .venv; jobs of the workflow run in parallel anyway.
 .NOTPARALLEL:
 
@@ -18,6 +18,10 @@ help: ## Say what there is
 quickstart: workflow ## Run the example on a real engine without a GPU: about three minutes, then seconds
 	@$(RUN) snakemake --cores $(CORES)
 	@$(RUN) scripts.show_experiment results/experiments/quickstart
+
+study: workflow ## Run the top_p/top_k experiment again and bring docs/top-p-top-k.md up to date
+	@$(RUN) snakemake --cores $(CORES) --configfile config/experiments/top-p-top-k.yaml
+	@$(RUN) scripts.write_study_page results/experiments/top-p-top-k docs/top-p-top-k.md
 
 test: development ## Run the tests
 	@$(RUN) pytest $(PYTEST_ARGS)

@@ -217,7 +217,7 @@ def test_make_help_lists_every_target_that_is_for_people() -> None:
         check=True,
     )
     named = [line.split()[1] for line in result.stdout.splitlines()]
-    assert named == ["help", "quickstart", "test", "lint", "lock"]
+    assert named == ["help", "quickstart", "study", "test", "lint", "lock"]
 
 
 def test_the_headline_is_shown_with_intervals_and_the_next_command(
