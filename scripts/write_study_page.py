@@ -22,10 +22,16 @@ from typing import Any
 from scripts.llm_batch.addresses import read_json, write_text_atomic
 from scripts.llm_batch.errors import WorkflowError, run_cli
 from scripts.llm_batch.machine.read import read_machine
-from scripts.llm_batch.report.numbers import count, decimal, percent
+from scripts.llm_batch.report.numbers import UNKNOWN, count, decimal, percent
 
 MARKERS = ("<!-- measured: begin -->", "<!-- measured: end -->")
 SWEPT = ("temperature", "top_p", "top_k")
+SAMPLES = 4
+ALIKE = 0.1
+"""Settings vary alike whose mean numbers of different answers, of four, are so close."""
+
+SMALLEST_P = 0.0001
+
 OFF: Mapping[str, tuple[str, ...]] = {"top_p": ("", "1"), "top_k": ("", "0")}
 """How headline.csv writes a parameter that does nothing."""
 
@@ -99,6 +105,11 @@ class Setting:
         values = [float(line[column]) for line in self.lines if line[column]]
         return sum(values) / len(values) if values else None
 
+    @property
+    def variety(self) -> float:
+        """Different answers as a share of a question's samples."""
+        return self.mean("unique_answers") or 0.0
+
 
 class Study:
     """What an experiment's folder holds."""
@@ -130,15 +141,25 @@ class Study:
         """The figure of each setting with several seeds, all of them together."""
         return {one["setting"]: one for one in self.comparisons["seeds"]}
 
+    def right(self, one: Setting) -> tuple[float, float, float]:
+        """Return the share of right answers, and its interval, of all seeds together."""
+        if one.name in self.pooled:
+            pooled = self.pooled[one.name]
+            return pooled["value"], pooled["low"], pooled["high"]
+        column = f"{METRIC}.accuracy"
+        value, low, high = (
+            float(one.lines[0][name]) for name in (column, f"{column}.low", f"{column}.high")
+        )
+        return value, low, high
+
     def between(self, one: Setting, other: Setting) -> Record:
         """Return the comparison of two settings; `difference` is that of `one` less `other`."""
         for found in self.comparisons["comparisons"]:
             if (found["a"], found["b"]) == (other.name, one.name):
                 return dict(found)
             if (found["a"], found["b"]) == (one.name, other.name):
-                turned = {key: -found[key] for key in ("difference", "low", "high")}
-                low, high = turned["high"], turned["low"]
-                return {**found, **turned, "low": low, "high": high}
+                low, high = (None if found[end] is None else -found[end] for end in ("high", "low"))
+                return {**found, "difference": -found["difference"], "low": low, "high": high}
         raise WorkflowError(f"{self.report}: no comparison of {one.name} and {other.name}")
 
 
@@ -148,7 +169,7 @@ def _order(value: str) -> float:
 
 def measured(study: Study, pictures: Sequence[Path]) -> str:
     """Return what stands between the markers."""
-    parts = [what_was_run(study), *map(picture_lines, pictures), *tables(study)]
+    parts = [what_was_run(study), *map(picture_lines, pictures), *tables(study), alike(study)]
     return "\n" + "\n\n".join(parts) + "\n\n"
 
 
@@ -209,39 +230,65 @@ def _figure_heads() -> str:
 
 
 def _figure_cells(study: Study, one: Setting) -> str:
+    value, low, high = map(percent, study.right(one))
     pooled = study.pooled.get(one.name)
-    line = one.lines[0]
-    prefix = f"{METRIC}.accuracy"
-    value, low, high = (
-        (pooled["value"], pooled["low"], pooled["high"])
-        if pooled
-        else (float(line[name]) for name in (prefix, f"{prefix}.low", f"{prefix}.high"))
-    )
-    seeds = f"{percent(pooled['lowest'])}–{percent(pooled['highest'])}" if pooled else "–"
     different = one.mean("unique_answers")
     cells = [
-        f"{percent(value)} [{percent(low)}, {percent(high)}]",
-        seeds,
-        _share(one.mean(f"{METRIC}.pass@k")) if not one.greedy else "–",
-        _share(one.mean(f"{METRIC}.majority@n")),
-        "–" if different is None else decimal(4 * different, 2),
+        f"{value} [{low}, {high}]",
+        f"{percent(pooled['lowest'])}–{percent(pooled['highest'])}" if pooled else UNKNOWN,
+        UNKNOWN if one.greedy else percent(one.mean(f"{METRIC}.pass@k")),
+        percent(one.mean(f"{METRIC}.majority@n")),
+        UNKNOWN if different is None else decimal(SAMPLES * different, 2),
     ]
     return " | ".join(cells)
 
 
-def _share(value: float | None) -> str:
-    return "–" if value is None else percent(value)
-
-
 def _cut_row(study: Study, one: Setting, base: Setting) -> str:
     found = study.between(one, base)
-    points = [f"{100 * found[key]:+.1f}".replace("-", "−") for key in ("difference", "low", "high")]
-    star = "" if found["significant"] else " (not shown)"
     _, top_p, top_k = one.params
     cells = [
         *(top_p, top_k, _figure_cells(study, one)),
-        f"{points[0]} [{points[1]}, {points[2]}]",
-        f"{found['p_corrected']:.2g}{star}",
+        _points(found),
+        _p_text(found),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _points(found: Record) -> str:
+    points = [f"{100 * (found[key] or 0):+.1f}" for key in ("difference", "low", "high")]
+    value, low, high = (text.replace("-", "−") for text in points)
+    return value if found["low"] is None else f"{value} [{low}, {high}]"
+
+
+def _p_text(found: Record) -> str:
+    p = float(found["p_corrected"])
+    text = "< 0.0001" if p < SMALLEST_P else f"{p:.2g}"
+    return text if found["significant"] else f"{text}, not shown"
+
+
+def alike(study: Study) -> str:
+    """Return the table of settings that vary as much as a lower temperature alone does."""
+    head = (
+        "| temperature alone | different answers of 4 | right, % | hotter | top_p | top_k "
+        "| different answers of 4 | points more | corrected p |"
+    )
+    alone = [one for one in study.settings if one.plain and not one.greedy]
+    rows = [
+        _alike_row(study, base, one)
+        for base in alone
+        for one in study.settings
+        if not one.plain and float(one.params[0]) > float(base.params[0])
+        if SAMPLES * abs(one.variety - base.variety) <= ALIKE
+    ]
+    title = "Settings whose answers vary as much as those of a lower temperature alone:"
+    return "\n".join([title, "", head, _ruler(head), *rows])
+
+
+def _alike_row(study: Study, base: Setting, one: Setting) -> str:
+    found = study.between(one, base)
+    cells = [
+        *(base.params[0], decimal(SAMPLES * base.variety, 2), percent(study.right(base)[0])),
+        *(*one.params, decimal(SAMPLES * one.variety, 2), _points(found), _p_text(found)),
     ]
     return f"| {' | '.join(cells)} |"
 

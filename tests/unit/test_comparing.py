@@ -13,6 +13,7 @@ from statsmodels.stats.multitest import multipletests
 
 from scripts.llm_batch.evaluation.comparing import Options, Scored, compare
 from scripts.llm_batch.evaluation.gates import judge_gates
+from scripts.llm_batch.report.comparisons import rounded
 
 ALL = Options(None, "holm", 0.95)
 
@@ -41,6 +42,11 @@ def scored(
         "sampling": {"params": {"temperature": 1}, "n": len(scores[0]), **sampling},
     }
     return Scored(name, identity, {"m": "accuracy"}, path)
+
+
+def test_a_p_value_is_never_rounded_to_nothing() -> None:
+    found = rounded({"comparisons": [{"p": 1.23456789e-40, "difference": 1e-17}], "p": "a word"})
+    assert found == {"comparisons": [{"p": 1.23457e-40, "difference": 0.0}], "p": "a word"}
 
 
 def single(values: str) -> list[list[float | None]]:

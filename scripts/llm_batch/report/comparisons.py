@@ -13,6 +13,8 @@ from scripts.llm_batch.report.records import Experiment, Run
 MOST_LINES = 300
 """Lines of the page's table; all are in comparisons.csv."""
 
+P_VALUES = ("p", "p_corrected")
+
 COLUMNS = (
     "metric",
     "statistic",
@@ -97,16 +99,26 @@ def compare_experiment(experiment: Experiment, identity: Mapping[str, Any]) -> C
         setting["name"]: setting["name"].replace(setting["runs"][0], short[setting["runs"][0]], 1)
         for setting in document["settings"]
     }
-    return Comparison(_rounded(document), labels)
+    return Comparison(rounded(document), labels)
 
 
-def _rounded(value: Any) -> Any:
-    """Sums differ in the last digits between processors; the file must not."""
+def rounded(value: Any) -> Any:
+    """Return figures with ten decimals: sums differ between processors, the file must not.
+
+    A p value keeps digits however small it is, for it is never 0.
+    """
     if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
+        return {
+            key: float(f"{item:.6g}") if _is_p(key, item) else rounded(item)
+            for key, item in value.items()
+        }
     if isinstance(value, list):
-        return [_rounded(item) for item in value]
+        return [rounded(item) for item in value]
     return round(value, 10) if isinstance(value, float) else value
+
+
+def _is_p(key: str, value: Any) -> bool:
+    return key in P_VALUES and isinstance(value, float)
 
 
 def _scored(run: Run) -> Scored | None:
