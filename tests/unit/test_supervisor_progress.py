@@ -30,6 +30,20 @@ def test_a_line_comes_every_ten_seconds_with_rate_and_time_left(tmp_path: Path) 
     assert line == "batch-1.0: 300/1000 answered, 3 errors, 10/s, 200 tokens/s, 1:10 left"
 
 
+def test_a_long_start_is_told_with_what_the_engine_said_last(tmp_path: Path) -> None:
+    it, log = progress(tmp_path), tmp_path / "engine.log"
+    assert it.update({}, 0.0, log) == "batch-1.0: engine starting"
+    assert it.update({}, 10.0, log) == "batch-1.0: engine starting"
+    log.write_text("INFO Loading weights took 0.01 seconds\nINFO compiling kernels" + " …" * 100)
+    line = it.update({"phase": "start"}, 70.0, log)
+    assert line is not None
+    start = "batch-1.0: engine starting for 1:10, its log ends with: INFO compiling kernels … …"
+    assert line.startswith(start)
+    assert len(line) < 220
+    it.engine_started(100, 0, 0)
+    assert it.update({}, 80.0, log) == "batch-1.0: engine starting"
+
+
 def test_the_rate_is_that_of_the_last_minute(tmp_path: Path) -> None:
     it = progress(tmp_path)
     for second in range(0, 200, 2):

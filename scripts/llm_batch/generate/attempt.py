@@ -216,7 +216,7 @@ class Launcher:
                 self._cache.engine_is_ready()
             now = time.monotonic()
             status = read_status(status_path)
-            if line := self._progress.update(status, now):
+            if line := self._progress.update(status, now, attempt.log):
                 log.info("%s", line)
             if hung := watchdog.hung(status, now):
                 return Ended(None, hung)

@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from scripts.llm_batch.generate.diagnosis import last_lines, read_tail
 from scripts.llm_batch.generate.settings import Tuning
 
 LINE_INTERVAL_S = 10.0
 FILE_INTERVAL_S = 1.0
 RATE_WINDOW_S = 60.0
+SAID_LENGTH = 150
 
 SHARD_FILE = "shard.json"
 
@@ -74,11 +76,13 @@ class Progress:
     _points: deque[tuple[float, int, int]] = field(default_factory=deque)
     _printed: float = float("-inf")
     _written: float = float("-inf")
+    _starting_since: float | None = None
 
     def engine_started(self, answered: int, errors: int, deaths: int) -> None:
         """Count from `answered` and `errors` on: a new worker counts from 0."""
         self.before, self.errors, self.deaths = answered, errors, deaths
         self.starts += 1
+        self._starting_since = None
         self._points.clear()
 
     def waiting(self, reason: str) -> None:
@@ -86,9 +90,15 @@ class Progress:
         facts = {"answered": self.before, "errors": self.errors, "rate": None, "token_rate": None}
         self._write("waiting", {**facts, "left_s": None, "reason": reason})
 
-    def update(self, status: dict[str, Any], now: float) -> str | None:
-        """Take note of a worker's status; return a line if it is time for one."""
+    def update(self, status: dict[str, Any], now: float, log: Path | None = None) -> str | None:
+        """Take note of a worker's status; return a line if it is time for one.
+
+        While the engine starts, that is the last line of its `log`, so that a long start (kernels
+        that are compiled, weights on a slow disk) is told from one that hangs.
+        """
         phase = status.get("phase", "start")
+        if self._starting_since is None:
+            self._starting_since = now
         facts = self._facts(status, now)
         if now - self._written >= FILE_INTERVAL_S:
             self._written = now
@@ -96,7 +106,9 @@ class Progress:
         if now - self._printed < LINE_INTERVAL_S:
             return None
         self._printed = now
-        return f"{self.name}: engine starting" if phase == "start" else self._line(facts)
+        if phase != "start":
+            return self._line(facts)
+        return f"{self.name}: engine starting{_started_so_far(now - self._starting_since, log)}"
 
     def end(self, state: str, answered: int, errors: int) -> None:
         """Write the last state: finished, failed or stopped."""
@@ -151,6 +163,13 @@ class Progress:
             temporary.replace(path)
         except OSError:
             return
+
+
+def _started_so_far(seconds: float, log: Path | None) -> str:
+    said = last_lines(read_tail(log))[-1:] if log is not None else ()
+    if seconds < LINE_INTERVAL_S or not said:
+        return ""
+    return f" for {duration(seconds)}, its log ends with: {said[0][:SAID_LENGTH]}"
 
 
 def duration(seconds: float) -> str:
