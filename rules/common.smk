@@ -9,6 +9,7 @@ Two conventions of all rules:
   (paths, tuning) must re-run nothing and identity already is part of the output's path.
 """
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -224,7 +225,8 @@ def batch_threads(wildcards):
     uses_cpu = RESULTS.uses_cpu(asking_batch(wildcards))
     if workflow.remote_exec or workflow.non_local_exec or slurm.has_steps(os.environ):
         return slurm.threads(leader_gpus(wildcards), uses_cpu)
-    return workflow.cores if uses_cpu else 1
+    # Without --cores there are none, as with --report: then nothing is run.
+    return (workflow.resource_settings.cores or 1) if uses_cpu else 1
 
 
 def batch_step(wildcards, output, threads):
@@ -305,8 +307,8 @@ def replication_identity(wildcards, output):
 
 
 def report_sources(wildcards, output):
-    """The report's identity, and the folders that it is made from."""
-    return canonical_json(placement.report_sources(PLAN))
+    """The report's identity, the folders that it is made from, and the config, to be shown."""
+    return json.dumps({**placement.report_sources(PLAN), "config": config})
 
 
 def error_limits(wildcards, output):

@@ -19,13 +19,39 @@ rule report:
         ),
     output:
         manifest="results/reports/{report}/manifest.json",
-        report="results/reports/{report}/report.html",
-        summary="results/reports/{report}/summary.csv",
-        headline="results/reports/{report}/headline.csv",
-        engines="results/reports/{report}/engines.csv",
-        markdown="results/reports/{report}/report.md",
+        report=report(
+            "results/reports/{report}/report.html",
+            caption="captions/page.rst",
+            category="Report",
+            labels={"item": "Page"},
+        ),
+        markdown=report(
+            "results/reports/{report}/report.md",
+            caption="captions/markdown.rst",
+            category="Report",
+            labels={"item": "Text for a pull request"},
+        ),
+        config=report(
+            "results/reports/{report}/config.yaml",
+            caption="captions/config.rst",
+            category="Report",
+            labels={"item": "Config"},
+        ),
         comparisons="results/reports/{report}/comparisons.json",
-        table="results/reports/{report}/comparisons.csv",
+        tables=report(
+            directory("results/reports/{report}/tables"),
+            patterns=["{table}.csv"],
+            caption="captions/table.rst",
+            category="Tables",
+            labels={"table": "{table}"},
+        ),
+        plots=report(
+            directory("results/reports/{report}/plots"),
+            patterns=["{plot}.svg"],
+            caption="captions/plot.rst",
+            category="Plots",
+            labels={"plot": "{plot}"},
+        ),
     log:
         "logs/report/{report}.log",
     conda:
@@ -36,7 +62,7 @@ rule report:
     shell:
         "python -m scripts.report"
         " --sources - --command {params.command:q}"
-        " --report {output.report:q} --summary {output.summary:q} --headline {output.headline:q}"
+        " --report {output.report:q}"
         " <<< {params.sources:q} > {log:q} 2>&1"
 
 

@@ -20,10 +20,9 @@ from scripts.llm_batch.errors import run_cli
 REPORT_FILES = (
     "report.html",
     "report.md",
-    "summary.csv",
-    "headline.csv",
-    "engines.csv",
-    "comparisons.csv",
+    "config.yaml",
+    "tables",
+    "plots",
 )
 
 
@@ -51,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def planned_links(experiment: Mapping[str, Any], results: Path) -> dict[str, Path]:
     """Return what each link under the experiment's folder points to."""
     report = results / "reports" / experiment["report"]
-    links = {name: report / name for name in REPORT_FILES if (report / name).is_file()}
+    links = {name: report / name for name in REPORT_FILES if (report / name).exists()}
     for name, folders in experiment["runs"].items():
         links[f"runs/{name}"] = results / "runs" / folders["run"]
         links[f"evaluations/{name}"] = results / "evaluations" / folders["evaluation"]
@@ -62,6 +61,9 @@ def replace_links(folder: Path, links: Mapping[str, Path]) -> None:
     """Make exactly these links in `folder`; those of an earlier config go."""
     for group in ("runs", "evaluations"):
         shutil.rmtree(folder / group, ignore_errors=True)
+    for old in folder.iterdir():
+        if old.is_symlink() and old.name not in links:
+            old.unlink()
     for name, target in links.items():
         link = folder / name
         link.parent.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,8 @@
 """Compare the runs of an experiment in one self-contained page: rule report.
 
-In: the folders of runs and their evaluations. Out: report.html, summary.csv (all figures, tidy),
-headline.csv (one line a run), engines.csv (one line an engine start), report.md and
-comparisons.json (run against run, gates; as a table comparisons.csv), with identity.json and
-manifest.json beside them.
+In: the folders of runs and their evaluations. Out: report.html, report.md for a pull request,
+tables/ (every table as CSV and Parquet, with an index), plots/ (every plot as SVG), config.yaml and
+comparisons.json (run against run, gates), with identity.json and manifest.json beside them.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any
 
 from scripts.llm_batch.arguments import json_argument
 from scripts.llm_batch.errors import run_cli
-from scripts.llm_batch.report.write import Outputs, Sources, write_report
+from scripts.llm_batch.report.write import Sources, write_report
 
 FOLDERS = ("runs", "evaluations", "replications")
 
@@ -33,9 +32,9 @@ def build_parser() -> argparse.ArgumentParser:
         "replications, in order; - for stdin",
     )
     parser.add_argument("--command", required=True, help="command line that makes all this again")
-    parser.add_argument("--report", required=True, type=Path, help="report.html to write")
-    parser.add_argument("--summary", required=True, type=Path, help="summary.csv to write")
-    parser.add_argument("--headline", required=True, type=Path, help="headline.csv to write")
+    parser.add_argument(
+        "--report", required=True, type=Path, help="report.html to write, the rest beside it"
+    )
     return parser
 
 
@@ -51,8 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             evaluations=folders["evaluations"],
             replications=folders["replications"],
             command=arguments.command,
+            config=sources.get("config", {}),
         ),
-        Outputs(arguments.report, arguments.summary, arguments.headline),
+        arguments.report,
     )
     return 0
 

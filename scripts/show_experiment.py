@@ -26,14 +26,14 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print path, table and what to do next; 0 on success."""
     folder: Path = build_parser().parse_args(argv).folder
-    lines = read_headline(folder / "headline.csv")
+    lines = read_headline(folder / "tables" / "headline.csv")
     print(f"\n{aligned(table(lines))}\n")
     print(f"Report: {(folder / 'report.html').absolute()}\n\n{NEXT}")
     return 0
 
 
 def read_headline(path: Path) -> list[dict[str, str]]:
-    """Return one mapping a run from headline.csv; raise `WorkflowError` if there is none."""
+    """Return one mapping a run from the headline table; raise `WorkflowError` if there is none."""
     try:
         with path.open(encoding="utf-8", newline="") as stream:
             return list(csv.DictReader(stream))

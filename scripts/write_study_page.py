@@ -123,7 +123,7 @@ class Study:
         self.engines = self._table("engines.csv")
 
     def _table(self, name: str) -> list[dict[str, str]]:
-        with (self.report / name).open(encoding="utf-8", newline="") as stream:
+        with (self.report / "tables" / name).open(encoding="utf-8", newline="") as stream:
             return list(csv.DictReader(stream))
 
     @cached_property

@@ -67,16 +67,15 @@ class MadeUp:
 
     def arguments(self) -> list[str]:
         """Return the command line of `python -m scripts.report`."""
-        names = {"report": "report.html", "summary": "summary.csv", "headline": "headline.csv"}
-        outputs = [word for key, file in names.items() for word in (f"--{key}", self.report / file)]
         sources = {
             "identity": self.identity,
             "runs": [str(run) for run in self.runs],
             "evaluations": [str(evaluation) for evaluation in self.evaluations],
             "replications": [],
+            "config": {"experiment": self.identity["experiment"], "note": "made up"},
         }
         command = ["--sources", json.dumps(sources), "--command", self.command]
-        return [*command, *map(str, outputs)]
+        return [*command, "--report", str(self.report / "report.html")]
 
     def write_report(self) -> Path:
         """Run the real program and return the page."""

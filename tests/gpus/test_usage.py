@@ -114,7 +114,7 @@ def test_the_report_shows_engines_side_by_side(tmp_path: Path) -> None:
     assert rows["idle no shard left, or none yet"] == ["2.5 %", "0.0 %"]
     for plot in ("resource-memory", "resource-throughput"):
         assert f'id="plot-{plot}"' in page
-    with (results.report / "engines.csv").open(newline="") as stream:
+    with (results.report / "tables/engines.csv").open(newline="") as stream:
         lines = list(csv.DictReader(stream))
     assert [line["gpus"] for line in lines] == ["1", "1", "2"]
     assert lines[0]["compile_cache"] == "cold"
@@ -130,5 +130,5 @@ def test_without_a_driver_energy_is_absent_from_report_and_table(tmp_path: Path)
         assert rows[name] == ["–", "–"]
     assert "No driver was there to tell power and energy." in page
     assert 'class="usage"' not in page
-    with (results.report / "engines.csv").open(newline="") as stream:
+    with (results.report / "tables/engines.csv").open(newline="") as stream:
         assert {line["energy_j"] for line in csv.DictReader(stream)} == {""}

@@ -223,7 +223,8 @@ def test_make_help_lists_every_target_that_is_for_people() -> None:
 def test_the_headline_is_shown_with_intervals_and_the_next_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "headline.csv").write_text(
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables/headline.csv").write_text(
         "run,sampling,completions,errors,number.accuracy,number.accuracy.low,"
         "number.accuracy.high,number.pass@k,length.mean_score,length.mean_score.low,"
         "length.mean_score.high\n"

@@ -11,14 +11,18 @@ import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
+import pyarrow.parquet as pq
 import pytest
 
 from scripts.llm_batch.addresses import read_json, write_json_atomic
 from scripts.llm_batch.errors import WorkflowError
 from scripts.llm_batch.report.browser import script_json
+from scripts.llm_batch.report.comparisons import p_text
 from scripts.llm_batch.report.gather import short_labels
 from scripts.llm_batch.report.palette import run_shape
+from scripts.llm_batch.report.records import Run
 from scripts.report import main
 from tests.browser.made_up_results import HOSTILE, MadeUp, make_results
 
@@ -39,6 +43,10 @@ def page_of(results: MadeUp) -> str:
 def lines_of(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as stream:
         return list(csv.DictReader(stream))
+
+
+def files_of(folder: Path) -> set[str]:
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
 
 
 class Elements(HTMLParser):
@@ -67,7 +75,7 @@ class Elements(HTMLParser):
 
 
 def test_the_summary_holds_every_figure_of_the_evaluations(made_up: MadeUp) -> None:
-    lines = lines_of(made_up.report / "summary.csv")
+    lines = lines_of(made_up.report / "tables/summary.csv")
 
     for folder in made_up.evaluations:
         metrics = read_json(folder / "metrics.json")
@@ -84,7 +92,7 @@ def test_the_summary_holds_every_figure_of_the_evaluations(made_up: MadeUp) -> N
 
 
 def test_the_headline_has_a_line_for_each_run_in_the_order_given(made_up: MadeUp) -> None:
-    lines = lines_of(made_up.report / "headline.csv")
+    lines = lines_of(made_up.report / "tables/headline.csv")
 
     assert [line["run"] for line in lines] == [f.name.rpartition("-")[0] for f in made_up.runs]
     assert [line["temperature"] for line in lines] == ["0", "0.7", "1", "1", "1.3"]
@@ -114,12 +122,13 @@ def test_the_page_allows_no_source_but_its_own_style_and_script(made_up: MadeUp)
     assert len(elements.styles) == 1
 
 
-def test_the_page_names_no_other_file_or_host(made_up: MadeUp) -> None:
+def test_the_page_loads_no_file_and_links_only_to_those_beside_it(made_up: MadeUp) -> None:
     elements = Elements(page_of(made_up))
 
-    for _, attrs in elements.found:
+    for tag, attrs in elements.found:
         assert not {"src", "srcset", "action", "style"} & attrs.keys()
-        assert (attrs.get("href") or "#").startswith("#")
+        link = attrs.get("href") or "#"
+        assert link.startswith("#") or (tag == "a" and (made_up.report / link).is_file()), link
     assert {tag for tag, _ in elements.found}.isdisjoint({"link", "img", "iframe", "base"})
 
 
@@ -127,7 +136,8 @@ def test_links_inside_the_page_lead_somewhere(made_up: MadeUp) -> None:
     elements = Elements(page_of(made_up))
 
     ids = [attrs["id"] for _, attrs in elements.found if attrs.get("id")]
-    links = {(attrs["href"] or "")[1:] for tag, attrs in elements.found if tag == "a"}
+    targets = [attrs["href"] or "" for tag, attrs in elements.found if tag == "a"]
+    links = {target[1:] for target in targets if target.startswith("#")}
     assert len(ids) == len(set(ids))
     assert links <= set(ids)
 
@@ -158,17 +168,18 @@ def test_the_same_results_give_the_same_bytes(made_up: MadeUp, tmp_path: Path) -
 
     assert main(arguments) == 0
 
-    tables = ("summary.csv", "headline.csv", "engines.csv", "comparisons.csv")
-    for name in ("report.html", "report.md", "comparisons.json", *tables):
-        written = copy / "reports" / made_up.report.name / name
-        assert written.read_bytes() == (made_up.report / name).read_bytes()
+    written = copy / "reports" / made_up.report.name
+    files = files_of(made_up.report) - {"manifest.json"}
+    assert files == files_of(written) - {"manifest.json"}
+    for name in files:
+        assert (written / name).read_bytes() == (made_up.report / name).read_bytes(), name
 
 
 def test_the_manifest_lists_every_file_of_the_report(made_up: MadeUp) -> None:
     manifest = read_json(made_up.report / "manifest.json")
 
-    tables = {"summary.csv", "headline.csv", "engines.csv", "comparisons.csv"}
-    assert set(manifest["files"]) == {"report.html", "report.md", "comparisons.json", *tables}
+    assert set(manifest["files"]) == files_of(made_up.report) - {"identity.json", "manifest.json"}
+    assert {"report.html", "report.md", "config.yaml"} < set(manifest["files"])
     assert read_json(made_up.report / "identity.json")["identity"] == made_up.identity
 
 
@@ -190,6 +201,7 @@ def test_the_command_that_reproduces_is_on_the_page(made_up: MadeUp) -> None:
 
 def test_the_table_for_pull_requests_has_a_line_for_each_run(made_up: MadeUp) -> None:
     text = (made_up.report / "report.md").read_text("utf-8")
+    text = text.partition("####")[0]
 
     assert len(re.findall(r"^\| (?:greedy|warm|nucleus|top5|hot) \|", text, re.MULTILINE)) == 5
     assert "dummy" not in text.lower()
@@ -215,7 +227,7 @@ def test_runs_without_metrics_still_have_a_report(tmp_path: Path) -> None:
 
     assert "accuracy" not in Elements(page).styles[0]
     assert 'id="plot-lengths"' in page
-    assert "number.accuracy" not in (results.report / "headline.csv").read_text()
+    assert "number.accuracy" not in (results.report / "tables/headline.csv").read_text()
 
 
 def test_a_single_run_has_a_report(tmp_path: Path) -> None:
@@ -319,3 +331,89 @@ def test_sixteen_runs_differ_in_colour_or_shape() -> None:
     looks = {(index % 8, run_shape(index)) for index in range(16)}
 
     assert len(looks) == 16
+
+
+def test_every_table_is_there_as_csv_and_parquet_and_in_the_index(made_up: MadeUp) -> None:
+    folder = made_up.report / "tables"
+    index = read_json(folder / "datapackage.json")["resources"]
+    page = page_of(made_up)
+
+    assert {one["path"] for one in index} == {path.name for path in folder.glob("*.csv")}
+    assert {one["parquet"] for one in index} == {path.name for path in folder.glob("*.parquet")}
+    for one in index:
+        lines = lines_of(folder / one["path"])
+        packed = pq.read_table(folder / one["parquet"])
+        assert len(lines) == packed.num_rows == one["rows"]
+        fields = [field["name"] for field in one["schema"]["fields"]]
+        assert fields == packed.column_names
+        assert not lines or fields == list(lines[0])
+        for file in (one["path"], one["parquet"]):
+            assert f'href="tables/{file}"' in page
+    tables = {one["name"]: one["rows"] for one in index}
+    assert tables["headline"] == tables["provenance"] == tables["determinism"] == 5
+    assert tables["comparisons"] == 10 and tables["engines"] == 3
+    assert tables["lengths"] and tables["failures"]
+
+
+def test_both_forms_of_a_table_hold_the_same_numbers(made_up: MadeUp) -> None:
+    folder = made_up.report / "tables"
+
+    packed = pq.read_table(folder / "headline.parquet").to_pylist()
+
+    for line, plain in zip(packed, lines_of(folder / "headline.csv"), strict=True):
+        assert line["number.accuracy"] == float(plain["number.accuracy"])
+        assert line["completions"] == int(plain["completions"])
+        assert line["top_p"] == (float(plain["top_p"]) if plain["top_p"] else None)
+
+
+def test_every_plot_is_a_file_with_its_colours_and_names(made_up: MadeUp) -> None:
+    folder = made_up.report / "plots"
+    names = {path.stem for path in folder.glob("*.svg")}
+
+    assert names == set(re.findall(r'id="plot-([^"]+)"', page_of(made_up)))
+    for path in folder.glob("*.svg"):
+        svg = ElementTree.parse(path).getroot()
+        assert float(svg.attrib["width"]) > 200 and float(svg.attrib["height"]) > 60
+        text = path.read_text("utf-8")
+        used = set(re.findall(r"var\((--[a-z]+-?\d*)\)", text))
+        assert used <= set(re.findall(r"(--[a-z]+-?\d*):", text))
+    for run in ("greedy", "warm", "nucleus", "top5", "hot"):
+        assert f">{run}</text>" in (folder / "number-pass-at-k.svg").read_text("utf-8")
+
+
+def test_a_p_that_the_test_cannot_make_smaller_is_a_bound(made_up: MadeUp) -> None:
+    found = read_json(made_up.report / "comparisons.json")["comparisons"]
+
+    bound = [one for one in found if one["p_at_most"]]
+    assert bound and len(bound) < len(found)
+    assert all(one["p"] <= 0.0001 for one in bound)
+    assert not any(one["p_at_most"] for one in found if one["p"] > 0.0001)
+    assert p_text({"p_corrected": 0.0015, "p_at_most": True}) == "≤ 0.0015"
+    assert p_text({"p_corrected": 0.0015, "p_at_most": False}) == "0.0015"
+    assert p_text({"p_corrected": 1e-30, "p_at_most": True}) == "< 0.0001"
+
+
+def test_the_text_for_pull_requests_answers_what_a_reviewer_asks(made_up: MadeUp) -> None:
+    text = (made_up.report / "report.md").read_text("utf-8")
+
+    for heading in ("Comparisons: ", "Failures", "Reuse and determinism", "Engines", "Reproduce"):
+        assert f"#### {heading}" in text
+    assert "× `prompt_too_long`" in text
+    assert "answers came from results already there" in text
+    assert "not measured" in text
+    assert "| 0.0.0 (made up) |" in text
+    assert f"```bash\n{made_up.command}\n```" in text
+    # Every table is one: as many cells in each of its lines as in its head.
+    for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
+
+
+def test_splits_of_one_data_set_are_not_taken_for_the_same_rows() -> None:
+    def run_of(**prompts: str) -> Run:
+        names = Run.__dataclass_fields__
+        return Run(**{**dict.fromkeys(names), "identity": {"prompts": prompts}})  # type: ignore[arg-type]
+
+    test = run_of(dataset="a/b", revision="c", split="test", template="x")
+
+    assert test.data != run_of(dataset="a/b", revision="c", split="train", template="x").data
+    assert test.data == run_of(dataset="a/b", revision="c", split="test", template="y").data

@@ -57,7 +57,7 @@ def made_up_run(index: int, params: Mapping[str, Any], **other: Any) -> Run:
 
 
 def experiment_of(runs: Iterable[Run]) -> Experiment:
-    return Experiment("e", "e", "", "0" * 12, 0, None, "", tuple(runs), {}, {})
+    return Experiment("e", "e", "", {}, "0" * 12, 0, None, "", tuple(runs), {}, {})
 
 
 def sweeps_of(*params: Mapping[str, Any]) -> dict[str, Sweep]:

@@ -39,7 +39,7 @@ def copy_of_checkout(folder: Path, environment: Path) -> Project:
 
 
 def headline(project: Project, experiment: str = "quickstart") -> dict[str, dict[str, str]]:
-    path = project.folder / f"results/experiments/{experiment}/headline.csv"
+    path = project.folder / f"results/experiments/{experiment}/tables/headline.csv"
     with path.open(encoding="utf-8", newline="") as stream:
         return {row["run"].split(".", 1)[1]: row for row in csv.DictReader(stream)}
 

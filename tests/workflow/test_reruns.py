@@ -28,7 +28,12 @@ def test_the_first_run_makes_every_stage(finished_project: Project) -> None:
         "runs/toy.questions.greedy-*": ("identity.json", "manifest.json", "completions.parquet"),
         "runs/toy.questions.warm-*": ("completions.jsonl", "failures.jsonl", "facts.json"),
         "evaluations/toy.questions.warm-*": ("identity.json", "manifest.json", "metrics.json"),
-        "reports/rehearsal-*": ("identity.json", "manifest.json", "report.html", "summary.csv"),
+        "reports/rehearsal-*": (
+            "identity.json",
+            "manifest.json",
+            "report.html",
+            "tables/summary.csv",
+        ),
         "experiments/rehearsal": ("experiment.json", "report.html", "runs/toy.questions.warm"),
     }.items():
         folder = finished_project.one(stage)

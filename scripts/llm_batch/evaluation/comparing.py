@@ -29,7 +29,7 @@ from scripts.llm_batch.judged_fields import JUDGED_ROW
 
 Floats = NDArray[np.float64]
 
-_FORM = frozenset(
+FORM = frozenset(
     {
         *("template", "messages", "chat_template_kwargs", "on_too_long", "body_settings"),
         *("few_shot", "filter", "limit", "sample_seed"),
@@ -68,7 +68,7 @@ class Scored:
     @property
     def data(self) -> str:
         """What tells prompts files apart: runs on the same one are compared row by row."""
-        rows = {k: v for k, v in self.identity["prompts"].items() if k not in _FORM}
+        rows = {k: v for k, v in self.identity["prompts"].items() if k not in FORM}
         return canonical_json(rows)
 
     @property

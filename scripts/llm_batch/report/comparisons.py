@@ -8,6 +8,8 @@ from typing import Any
 
 from scripts.llm_batch.evaluation.comparing import MAIN_STATISTICS, Options, Scored, compare
 from scripts.llm_batch.evaluation.gates import judge_gates
+from scripts.llm_batch.evaluation.paired import FLIPS, SIGN_FLIP
+from scripts.llm_batch.report import numbers
 from scripts.llm_batch.report.records import Experiment, Run
 
 MOST_LINES = 300
@@ -29,6 +31,7 @@ COLUMNS = (
     "interval",
     "p",
     "p_corrected",
+    "p_at_most",
     "family",
     "significant",
     "test",
@@ -93,6 +96,9 @@ def compare_experiment(experiment: Experiment, identity: Mapping[str, Any]) -> C
     options |= identity.get("comparisons", {})
     runs = [scored for run in experiment.runs if (scored := _scored(run)) is not None]
     document = compare(runs, Options(**options))
+    for one in document["comparisons"]:
+        # No drawn flip reached the difference: the p is a bound, whatever the evidence.
+        one["p_at_most"] = one["test"] == SIGN_FLIP and one["p"] <= 1.0001 / (FLIPS + 1)
     document["gates"] = judge_gates(identity.get("gates", []), runs)
     short = {run.name: run.label for run in experiment.runs}
     labels = {
@@ -100,6 +106,14 @@ def compare_experiment(experiment: Experiment, identity: Mapping[str, Any]) -> C
         for setting in document["settings"]
     }
     return Comparison(rounded(document), labels)
+
+
+def p_text(one: Mapping[str, Any]) -> str:
+    """Return the corrected p of a comparison: "≤" where the test cannot tell a smaller one."""
+    p = float(one["p_corrected"])
+    if p < 0.0001:
+        return "< 0.0001"
+    return ("≤ " if one["p_at_most"] else "") + numbers.decimal(p, 4)
 
 
 def rounded(value: Any) -> Any:

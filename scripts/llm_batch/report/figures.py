@@ -241,7 +241,6 @@ def _estimate(metric: str, statistic: str, share: bool, note_k: bool) -> Reader:
 
 
 def _errors(run: Run) -> Cell:
-    limit, total = run.max_error_rate, run.completions
-    above = bool(run.errors and total and limit is not None and run.errors / total > limit)
+    limit, above = run.max_error_rate or 0.0, run.too_many_errors
     note = f"above max_error_rate {limit:.2%}" if above else ""
     return Cell(numbers.count(run.errors), run.errors, note=note, warn=above)

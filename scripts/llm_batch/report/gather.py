@@ -20,6 +20,7 @@ def gather(
     evaluations: Sequence[Path],
     command: str,
     replications: Sequence[Path] = (),
+    config: Mapping[str, Any] | None = None,
 ) -> Experiment:
     """Read what the folders of runs, evaluations and replications say, in the order of `runs`.
 
@@ -39,6 +40,7 @@ def gather(
         name=identity["experiment"],
         title=options.get("title") or identity["experiment"],
         command=command,
+        config=config or {},
         address=address("reports", identity),
         row_limit=DEFAULT_ROWS if rows is None else int(rows),
         price_per_gpu_hour=options.get("price_per_gpu_hour"),

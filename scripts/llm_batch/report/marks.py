@@ -23,7 +23,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Plot:
-    """A drawn plot and the sentence under it."""
+    """A drawn plot and the sentence under it; `by_colour`: only a legend names its runs."""
 
     key: str
     title: str
@@ -32,6 +32,7 @@ class Plot:
     tall: bool = False
     wide: bool = False
     metric: str = ""
+    by_colour: bool = False
 
 
 @dataclass(frozen=True)

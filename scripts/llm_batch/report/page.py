@@ -5,29 +5,33 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import yaml
 from markupsafe import Markup
 
 from scripts.llm_batch.report import numbers
 from scripts.llm_batch.report.browser import script_json
 from scripts.llm_batch.report.chain import chain_svg, identities, identity_id
 from scripts.llm_batch.report.choose import Choice
-from scripts.llm_batch.report.comparisons import Comparison
+from scripts.llm_batch.report.comparisons import Comparison, p_text
 from scripts.llm_batch.report.completions import Failure
 from scripts.llm_batch.report.engines import Batch
 from scripts.llm_batch.report.figures import Headline
 from scripts.llm_batch.report.marks import Plot
 from scripts.llm_batch.report.palette import SHAPE_PATHS, css_variables, run_shape
 from scripts.llm_batch.report.records import Experiment
-from scripts.llm_batch.report.resource_plots import THROUGHPUT
-from scripts.llm_batch.report.resources import MEMORY, Resources, labelled, run_rows, table
+from scripts.llm_batch.report.resources import Resources, labelled, run_rows, table
 from scripts.llm_batch.report.swept_plots import JOINED
+from scripts.llm_batch.report.tables import INDEX, Table
 from scripts.llm_batch.report.usage import SHARING
+
+TABLES, PLOTS = "tables", "plots"
+"""Folders beside the page."""
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = ("table.js", "plots.js", "rows.js", "text.js", "list.js", "detail.js", "browser.js")
@@ -42,15 +46,22 @@ class Content:
     plots: Mapping[str, list[Plot]]
     swept_plots: list[Plot]
     length_plot: Plot | None
-    startup_plot: Plot | None
-    phases: list[tuple[int, str]]
     batches: list[Batch]
     resources: list[Resources]
-    resource_plots: list[Plot]
+    engine_plots: list[Plot]
     failures: list[Failure]
     choice: Choice
     comparison: Comparison
+    tables: Sequence[Table]
     rows: Mapping[str, Any] | None
+
+    @property
+    def all_plots(self) -> Iterator[Plot]:
+        """Every plot of the page, in its order."""
+        for plots in self.plots.values():
+            yield from plots
+        yield from filter(None, [self.length_plot, *self.swept_plots])
+        yield from self.engine_plots
 
 
 def render(content: Content) -> str:
@@ -81,12 +92,11 @@ def render(content: Content) -> str:
         "resource_table": table(content.resources),
         "resource_labels": [label for label, _ in labelled(content.resources)],
         "run_usage": run_rows(content.resources),
-        "resource_parts": {
-            "resource-memory": list(MEMORY),
-            "resource-throughput": list(THROUGHPUT),
-        },
         "sharing": SHARING,
         "joined": JOINED,
+        "p_text": p_text,
+        "index": f"{TABLES}/{INDEX}",
+        "config": config_yaml(experiment) if experiment.config else "",
         "chain": Markup(chain_svg(experiment)),
         "identities": identities(experiment, experiment.runs),
         "dummy": any(run.is_dummy for run in experiment.runs),
@@ -100,6 +110,11 @@ def render(content: Content) -> str:
     # The page states its own weight, which is known once it has been written.
     weight = len(template.render(values, weight="").encode())
     return template.render(values, weight=numbers.data_size(weight))
+
+
+def config_yaml(experiment: Experiment) -> str:
+    """Return the config as it was read, options of the command line put in."""
+    return yaml.safe_dump(dict(experiment.config), sort_keys=False, allow_unicode=True)
 
 
 def _script() -> str:
@@ -132,21 +147,17 @@ class _Totals:
 
 
 def _totals(experiment: Experiment, choice: Choice) -> _Totals:
-    facts = [run.facts for run in experiment.runs]
 
-    def add(values: list[Any]) -> int | None:
-        return None if None in values else sum(values)
+    def add(values: list[int | None]) -> int | None:
+        return None if None in values else sum(value or 0 for value in values)
 
-    requested = [
-        fact.get("requested", add([fact.get("reused"), fact.get("answered")])) for fact in facts
-    ]
     return _Totals(
-        runs=len(facts),
+        runs=len(experiment.runs),
         rows=choice.rows,
         completions=add([run.completions for run in experiment.runs]),
         errors=add([run.errors for run in experiment.runs]),
-        reused=add([fact.get("reused") for fact in facts]),
-        requested=add(requested),
+        reused=experiment.reused,
+        requested=experiment.requested,
     )
 
 

@@ -108,7 +108,7 @@ def _pass_at_k(runs: Sequence[Run], metric: str) -> Plot | None:
         caption += f"; bands: {level_words(runs)} intervals"
     layers = [band, lines, points] if len(drawn) <= MOST_BANDS else [lines, points]
     svg = draw(layers, title, run_inks(drawn))
-    return Plot(f"{metric}-pass-at-k", title, f"{caption}.", svg)
+    return Plot(f"{metric}-pass-at-k", title, f"{caption}.", svg, by_colour=True)
 
 
 def _diversity(runs: Sequence[Run], metric: str, statistic: str, figure: Figure) -> Plot | None:
@@ -138,7 +138,7 @@ def _diversity(runs: Sequence[Run], metric: str, statistic: str, figure: Figure)
             f" {left_out} {numbers.plural(left_out, 'run')} with one sample a row: not defined."
         )
     svg = draw([level, whiskers, points], title, run_inks(shown))
-    return Plot(f"{metric}-diversity", title, caption, svg)
+    return Plot(f"{metric}-diversity", title, caption, svg, by_colour=True)
 
 
 def _both(upright: Record, across: Record) -> str:

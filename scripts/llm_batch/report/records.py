@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from scripts.llm_batch.addresses import address, canonical_json, folder_address
+from scripts.llm_batch.evaluation.comparing import FORM
 
 DUMMY = "dummy"
 
 _SWEPT_NUMBER = re.compile(r"(\+[A-Za-z0-9_-]+_-?[0-9]+)\.([0-9])")
 _POINT = "\0"
+
+
+def _sum(values: Iterable[int | None]) -> int | None:
+    """Return the sum; None if anything in it is unknown."""
+    known = list(values)
+    return None if None in known else sum(value or 0 for value in known)
 
 
 def name_parts(name: str) -> list[str]:
@@ -131,8 +138,9 @@ class Run:
         """What tells prompts files apart: runs on the same file can be compared row by row."""
         if "lm_eval" in self.prompts:
             return canonical_json(self.prompts)
-        identity = {key: self.prompts.get(key) for key in ("data", "format", "from_runs", "id")}
-        return canonical_json(identity)
+        return canonical_json(
+            {k: v for k, v in self.prompts.items() if k not in (*FORM, "reference")}
+        )
 
     @property
     def completions(self) -> int | None:
@@ -141,10 +149,24 @@ class Run:
         return found
 
     @property
+    def requested(self) -> int | None:
+        """Completions that an engine had to be asked for, now or earlier."""
+        found: int | None = self.facts.get("requested")
+        return (
+            _sum([self.facts.get("reused"), self.facts.get("answered")]) if found is None else found
+        )
+
+    @property
     def errors(self) -> int | None:
         """Completions that are errors."""
         found = self.facts.get("errors")
         return None if found is None else sum(found.values())
+
+    @property
+    def too_many_errors(self) -> bool:
+        """Whether more completions are errors than the config allows."""
+        errors, total, limit = self.errors, self.completions, self.max_error_rate
+        return bool(errors and total and limit is not None and errors / total > limit)
 
     @property
     def truncated(self) -> int | None:
@@ -172,6 +194,7 @@ class Experiment:
     name: str
     title: str
     command: str
+    config: Mapping[str, Any]
     address: str
     row_limit: int
     price_per_gpu_hour: float | None
@@ -185,6 +208,16 @@ class Experiment:
         """The metrics of all runs, in order of first appearance."""
         named = (v.metric for run in self.runs for v in run.values if v.metric is not None)
         return list(dict.fromkeys(named))
+
+    @property
+    def reused(self) -> int | None:
+        """Answers that were there already."""
+        return _sum(run.facts.get("reused") for run in self.runs)
+
+    @property
+    def requested(self) -> int | None:
+        """Answers that the runs needed, of whatever origin."""
+        return _sum(run.requested for run in self.runs)
 
     def batches(self) -> Iterator[tuple[str, list[Run]]]:
         """Yield each batch once with the runs of this report that it answered."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from scripts.llm_batch.report.resources import GIB, MEMORY, Resources, labelled,
 
 WIDTH = 400
 BAR = 15
+LEGEND = alt.Legend(title=None, orient="top", columns=3, columnPadding=14)
+LEGEND_LINE = 16
 
 THROUGHPUT = {"input": "prompt_tokens", "output": "completion_tokens"}
 
@@ -45,6 +48,11 @@ def throughput_plot(found: Sequence[Resources]) -> Plot | None:
     return _bars("resource-throughput", title, "tokens/s", list(THROUGHPUT), records, caption)
 
 
+def height_of(bars: int, words: int) -> float:
+    """Return the height of a plot with so many bars, and words in its legend."""
+    return 62 + 28 * bars + LEGEND_LINE * math.ceil(words / 3)
+
+
 def _record(label: str, part: str, order: int, value: float, unit: str) -> dict[str, Any]:
     text = f"{label}: {part} {numbers.significant(value)} {unit}"
     return {"engine": label, "part": part, "order": order, "value": value, "text": text}
@@ -70,10 +78,10 @@ def _bars(
         .encode(
             x=alt.X("value:Q", stack="zero", axis=alt.Axis(title=unit, tickCount=5)),
             y=alt.Y("engine:O", sort=labels, axis=axis),
-            color=alt.Color("part:N", scale=scale, legend=None),
+            color=alt.Color("part:N", scale=scale, legend=LEGEND),
             order=alt.Order("order:Q"),
             description=alt.Description("text:N"),
         )
     )
-    svg = draw([bars], title, inks, height=56 + 28 * len(labels), width=WIDTH)
+    svg = draw([bars], title, inks, height_of(len(labels), len(parts)), WIDTH)
     return Plot(name, title, caption, svg)

@@ -11,11 +11,11 @@ from scripts.llm_batch.report.drawing import draw
 from scripts.llm_batch.report.engines import PHASES, Batch
 from scripts.llm_batch.report.marks import Plot
 from scripts.llm_batch.report.palette import phase_ink
+from scripts.llm_batch.report.resource_plots import LEGEND, WIDTH, height_of
 
 MOST_STARTS = 24
 """More engine starts than this are not drawn: the figures beside the plot add them up."""
 
-WIDTH = 400
 ANSWERING = "answering"
 BARS = (*PHASES, ANSWERING)
 
@@ -33,15 +33,17 @@ def startup_plot(batches: Sequence[Batch]) -> Plot | None:
         for order, phase in enumerate(BARS):
             if known.get(phase):
                 text = f"{label}: {_words(phase)} {numbers.seconds(known[phase])}"
-                record = {"engine": label, "phase": phase, "order": order}
+                record = {"engine": label, "phase": _words(phase), "order": order}
                 records.append({**record, "seconds": known[phase], "text": text})
     if not records:
         return None
-    inks = [phase_ink(number) for number in range(len(BARS))]
+    told = {record["phase"] for record in records}
+    shown = [_words(phase) for phase in BARS if _words(phase) in told]
+    inks = [phase_ink(number) for number, phase in enumerate(BARS) if _words(phase) in told]
     colour = alt.Color(
         "phase:N",
-        scale=alt.Scale(domain=list(BARS), range=[ink.sentinel for ink in inks]),
-        legend=None,
+        scale=alt.Scale(domain=shown, range=[ink.sentinel for ink in inks]),
+        legend=LEGEND,
     )
     axis = alt.Axis(title=None, labelLimit=170, grid=False, ticks=False, domain=False)
     labels = list(dict.fromkeys(str(record["engine"]) for record in records))
@@ -60,16 +62,8 @@ def startup_plot(batches: Sequence[Batch]) -> Plot | None:
     caption = "Start-up by phase, then answering."
     if len(starts) > MOST_STARTS:
         caption += f" The first {MOST_STARTS} of {len(starts)} engine starts."
-    svg = draw([bars], title, inks, height=56 + 28 * len(labels), width=WIDTH)
+    svg = draw([bars], title, inks, height_of(len(labels), len(shown)), WIDTH)
     return Plot("startup", title, caption, svg)
-
-
-def phases_shown(batches: Sequence[Batch]) -> list[tuple[int, str]]:
-    """Return the number and the name of each phase that some engine start tells, for a legend."""
-    starts = [start for batch in batches for start in batch.starts]
-    known = {phase for start in starts for phase, spent in start.phases.items() if spent > 0}
-    shown = known | {ANSWERING}
-    return [(number, _words(phase)) for number, phase in enumerate(BARS) if phase in shown]
 
 
 def _words(phase: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -194,7 +195,8 @@ def _plot(sweep: Sweep, measure: _Measure) -> Plot | None:
         inks,
         *((PANEL_HEIGHT, PANEL_WIDTH, few) if few else (HEIGHT, WIDTH)),
     )
-    plot = Plot(f"swept-{sweep.parameter}-{measure.key}", title, _caption(layout, records), svg)
+    key = re.sub(r"[^\w+-]+", "-", f"swept-{sweep.parameter}-{measure.key}")
+    plot = Plot(key, title, _caption(layout, records), svg)
     return replace(plot, metric=measure.metric or "", wide=len(panels) > 1)
 
 
