@@ -9,11 +9,12 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 from scripts.llm_batch.addresses import (
     atomic_path,
@@ -25,6 +26,7 @@ from scripts.llm_batch.addresses import (
 )
 from scripts.llm_batch.errors import run_cli
 from scripts.llm_batch.expansion import available_threads
+from scripts.llm_batch.lines import LinesWriter
 from scripts.llm_batch.merging import Tally, check_readable, merged_batches
 from scripts.llm_batch.parquet import write_table
 from scripts.llm_batch.sharding import database, first_row
@@ -37,7 +39,7 @@ SELECT * EXCLUDE (error_type, error_message) REPLACE (
 ),
 CASE WHEN error_type IS NOT NULL
      THEN {'type': error_type, 'message': error_message} END AS error
-FROM completions
+FROM rows
 """
 
 AS_FAILURES = """
@@ -73,8 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     ):
         tally = Tally()
         merged = merged_batches(connection, ledger, reused, arguments.completions, tally)
-        write_table(folder / "completions.parquet", merged, COMPLETIONS)
-        write_lines(connection, folder)
+        write_completions(merged, folder)
+        write_failures(connection, folder)
         counts = count_completions(connection, tally)
     shards = [read_json(path) for path in shard_facts(arguments.completions)]
     facts = {"run": folder.name, "batch": arguments.batch.name, **counts, "shards": shards}
@@ -91,12 +93,22 @@ def shard_facts(completions: Sequence[Path]) -> list[Path]:
     return [path.parent.parent / "facts" / f"{path.stem}.json" for path in completions]
 
 
-def write_lines(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
-    """Write the completions as JSON lines, and the failures among them, from the Parquet file."""
+def write_completions(merged: Iterable[pa.RecordBatch], folder: Path) -> None:
+    """Write the completions as a table and, at the same time, as JSON lines."""
+    with (
+        atomic_path(folder / "completions.jsonl") as temporary,
+        LinesWriter(temporary, AS_JSON, COMPLETIONS) as lines,
+    ):
+        write_table(folder / "completions.parquet", lines.passing(merged), COMPLETIONS)
+
+
+def write_failures(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
+    """Write the failures among the completions as JSON lines; leave a view `completions`."""
     connection.read_parquet(str(folder / "completions.parquet")).create_view("completions")
-    for name, sql in (("completions.jsonl", AS_JSON), ("failures.jsonl", AS_FAILURES)):
-        with atomic_path(folder / name) as temporary:
-            connection.execute(f"COPY ({sql}) TO '{temporary}' (FORMAT json)")
+    with atomic_path(folder / "failures.jsonl") as temporary:
+        connection.execute(
+            f"COPY ({AS_FAILURES}) TO '{temporary}' (FORMAT json, USE_TMP_FILE false)"
+        )
 
 
 def count_completions(connection: duckdb.DuckDBPyConnection, tally: Tally) -> dict[str, Any]:

@@ -30,6 +30,8 @@ MAX_TAG_TEXT = 200
 
 MAX_TOKEN_ID = 2**31 - 1
 
+_TAG_TYPES = frozenset({str, int, float, bool})
+
 _NO_FIELD = "\ud800"
 """No row has a field of this name: it cannot be written in UTF-8."""
 
@@ -98,7 +100,7 @@ class Renderer:
             if prompts.messages is None
             else [(m["role"], PromptTemplate(m["content"])) for m in prompts.messages]
         )
-        self._not_tags = {prompts.id, prompts.reference, "prompt", "messages"}
+        self._not_tags = {"prompt", "messages", self._id_field, self._reference_field}
 
     def render(self, row: Row) -> Rendered:
         """Return the prompt of a row, or its error; never raises for what a row holds."""
@@ -174,7 +176,19 @@ class Renderer:
         value = fields.get(self._reference_field)
         return None if value is None else to_json(value)
 
-    def _tags(self, fields: Mapping[str, Any]) -> str | None:
+    def _tags(self, fields: dict[str, Any]) -> str | None:
+        """Return the short fields of a row as JSON; most rows have few, and no others."""
+        tags = fields.copy()
+        for key in self._not_tags:
+            tags.pop(key, None)
+        if len(tags) <= MAX_TAGS and _TAG_TYPES.issuperset(map(type, tags.values())):
+            text = to_json(tags)
+            # Texts in it are no longer than the whole.
+            if len(text) <= MAX_TAG_TEXT:
+                return text if tags else None
+        return self._chosen_tags(fields)
+
+    def _chosen_tags(self, fields: Mapping[str, Any]) -> str | None:
         tags = {}
         for key, value in fields.items():
             kind = type(value)

@@ -18,12 +18,16 @@ import pyarrow.compute as pc
 
 from scripts.llm_batch.addresses import atomic_path
 from scripts.llm_batch.answers import Wanted
+from scripts.llm_batch.errors import WorkflowError
 from scripts.llm_batch.ledger import REQUESTS, SamplingText, request_lines
 from scripts.llm_batch.parquet import write_table
 from scripts.llm_batch.tables import ANSWERS
 
 MEMORY_LIMIT = "1GB"
 """DuckDB goes to disk beyond this; the rest of the process stays below as much again."""
+
+_NO_ROOM = ("No space left on device", "Disk quota exceeded")
+"""What DuckDB wraps in a page of JSON."""
 
 STREAM_ROWS = 8_192
 """Rows in memory at a time, besides DuckDB's own: of texts of 100 kB 800 MB."""
@@ -38,7 +42,10 @@ class ShardCount(NamedTuple):
 
 @contextmanager
 def database(scratch: Path, threads: int | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Yield a DuckDB connection that spills to `scratch` and keeps the order of rows."""
+    """Yield a DuckDB connection that spills to `scratch` and keeps the order of rows.
+
+    Raises `WorkflowError` where a disk or the memory has no room for what is done with it.
+    """
     settings: dict[str, str | bool | int | float | list[str]] = {
         "memory_limit": MEMORY_LIMIT,
         "temp_directory": str(scratch),
@@ -48,6 +55,12 @@ def database(scratch: Path, threads: int | None = None) -> Iterator[duckdb.DuckD
     connection = duckdb.connect(":memory:", config=settings)
     try:
         yield connection
+    except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+        text = " ".join(str(error).split())
+        reason = next((known for known in _NO_ROOM if known in text), text)
+        raise WorkflowError(
+            f"{scratch.parent}: cannot be written: {reason}; free space and run again"
+        ) from None
     finally:
         connection.close()
 
