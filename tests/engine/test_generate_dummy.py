@@ -18,9 +18,11 @@ import pytest
 
 from scripts.llm_batch.errors import WorkflowError
 from scripts.llm_batch.generate import state
+from scripts.llm_batch.generate.process import STOP_GRACE_S, TRACKER_GRACE_S
 from scripts.llm_batch.retries import RETRYABLE, write_marks
 from tests.engine.conftest import (
     ROOT,
+    TIMEOUT_S,
     Workspace,
     alive,
     kill_and_wait,
@@ -138,7 +140,7 @@ def test_kills_at_random_moments_lose_nothing(workspace: Workspace, victim: str)
             continue
         kill_and_wait(process, worker)
         process = workspace.start()
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=TIMEOUT_S) == 0
     assert workspace.completions.read_bytes() == expected
     keys = workspace.journaled()
     assert len(keys) == len(set(keys)) == COUNT
@@ -203,10 +205,11 @@ def test_a_hung_engine_is_killed_and_replaced(workspace: Workspace) -> None:
     requests = [make_request(number) for number in range(40)]
     expected = undisturbed(workspace.folder, requests)
     workspace.engine = dummy(hang_after=25)
-    workspace.tuning = {"stall_timeout_s": 1.2}
+    # Looked at once a second: an engine that only waits for a busy processor must not hang.
+    workspace.tuning = {"stall_timeout_s": 4}
     workspace.write(requests)
     output = workspace.run()
-    assert "made no token and no answer for 1.2 s" in output
+    assert "made no token and no answer for 4 s" in output
     assert workspace.completions.read_bytes() == expected
     assert workspace.facts()["engines"][0]["exit"] == "hung"
 
@@ -259,20 +262,19 @@ def test_a_full_disk_keeps_what_is_written_and_goes_on_later(workspace: Workspac
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_in_five_seconds_without_orphans(workspace: Workspace, number: int) -> None:
+def test_a_signal_stops_a_supervisor_without_orphans(workspace: Workspace, number: int) -> None:
+    assert STOP_GRACE_S + TRACKER_GRACE_S < 5, "what is promised to schedulers"
     workspace.engine = dummy(latency_s=0.1)
     workspace.write([make_request(number) for number in range(COUNT)])
     process = workspace.start()
     worker = workspace.worker(process)
     workspace.wait_answers(20)
-    began = time.monotonic()
     process.send_signal(number)
-    assert process.wait(timeout=10) == 128 + number
-    assert time.monotonic() - began < 5
+    assert process.wait(timeout=TIMEOUT_S) == 128 + number
     assert not alive(worker.pid)
     assert workspace.exits() == ["interrupted"]
     finished = len(workspace.journaled())
-    assert finished >= 20
+    assert 20 <= finished < COUNT
     workspace.engine = dummy()
     workspace.run()
     assert workspace.facts()["recovered"] == finished
@@ -285,24 +287,26 @@ def test_a_scheduler_that_signals_the_engine_first_has_not_killed_it(workspace: 
     process = workspace.start()
     worker = workspace.worker(process)
     workspace.wait_answers(20)
+    # However slow the machine is, the supervisor looks after both signals have come.
+    process.send_signal(signal.SIGSTOP)
     worker.send_signal(signal.SIGTERM)
-    time.sleep(0.1)
+    wait_for(lambda: not alive(worker.pid))
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=10) == 128 + signal.SIGTERM
+    process.send_signal(signal.SIGCONT)
+    assert process.wait(timeout=TIMEOUT_S) == 128 + signal.SIGTERM
     assert workspace.exits() == ["interrupted"]
 
 
-def test_a_signal_while_the_engine_hangs_stops_in_five_seconds(workspace: Workspace) -> None:
+def test_a_signal_stops_a_supervisor_whose_engine_hangs(workspace: Workspace) -> None:
     workspace.engine = dummy(hang_after=5)
     workspace.write([make_request(number) for number in range(COUNT)])
     process = workspace.start()
     worker = workspace.worker(process)
     workspace.wait_answers(5)
-    began = time.monotonic()
     process.terminate()
-    assert process.wait(timeout=10) == 143
-    assert time.monotonic() - began < 5
+    assert process.wait(timeout=TIMEOUT_S) == 143
     assert not alive(worker.pid)
+    assert workspace.exits() == ["interrupted"]
 
 
 def test_the_supervisor_stops_when_snakemake_is_killed(
@@ -329,7 +333,8 @@ def test_the_supervisor_stops_when_snakemake_is_killed(
     kin = psutil.Process(parent.pid).children(recursive=True)
     assert len(kin) == 3
     parent.kill()
-    wait_for(lambda: not any(alive(process.pid) for process in kin), 8.0)
+    wait_for(lambda: not any(alive(process.pid) for process in kin))
+    assert len(workspace.journaled()) < COUNT
 
 
 def test_two_supervisors_of_one_shard_exclude_each_other(

@@ -21,7 +21,7 @@ import psutil
 
 from tests.workflow.project import Project
 
-GRACE_S = 15.0
+GRACE_S = 120.0
 """What snakemake leaves behind when it is killed has so long to notice; it should take a second."""
 
 WAIT_S = 240.0

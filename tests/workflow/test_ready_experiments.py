@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.workflow.project import ROOT
+from tests.workflow.project import ROOT, SECONDS
 
 CONFIGS = sorted((ROOT / "config/experiments").glob("*.yaml"))
 OF_THE_HUB = [path for path in CONFIGS if "repo:" in path.read_text(encoding="utf-8")]
@@ -29,7 +29,7 @@ def said_by(*command: str, home: Path) -> str:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=SECONDS,
         check=False,
     )
     assert result.returncode == 0, result.stdout + result.stderr

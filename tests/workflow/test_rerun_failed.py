@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from tests.workflow.project import Outcome, Project, make_project
+from tests.workflow.project import SECONDS, Outcome, Project, make_project
 
 RUNS = ("toy.questions.greedy", "toy.questions.warm")
 
@@ -27,7 +27,7 @@ def rerun(project: Project, *words: str, experiment: str = "rehearsal") -> Outco
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=120,
+        timeout=SECONDS,
         env={**os.environ, "PYTHONPATH": ""},
         check=False,
     )
