@@ -74,17 +74,17 @@ rule all:
     """Answer every run of the experiment, compare them in one report, and judge its errors."""
     default_target: True
     input:
-        f"results/experiments/{PLAN.experiment}/experiment.json",
-        f"results/reports/{PLAN.report.folder}/verdict.json",
-        collect("results/runs/{folder}/manifest.json", folder=PLAN.runs),
+        f"results/experiments/{ask.plan.experiment}/experiment.json",
+        f"results/reports/{ask.plan.report.folder}/verdict.json",
+        collect("results/runs/{folder}/manifest.json", folder=ask.plan.runs),
         collect(
-            "results/evaluations/{folder}/manifest.json", folder=RESULTS.evaluations
+            "results/evaluations/{folder}/manifest.json", folder=ask.evaluation.folders
         ),
 
 
 onstart:
-    refuse_to_start()
+    START.refuse()
 
 
 onsuccess:
-    tell_report()
+    START.tell_report()

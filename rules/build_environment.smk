@@ -4,7 +4,7 @@
 rule build_environment:
     """Build one environment from its lock files, verified package by package."""
     input:
-        locks=ancient(environment_locks),
+        locks=ancient(ask.environment.locks),
     output:
         manifest="results/environments/{environment}/manifest.json",
     log:
@@ -12,8 +12,8 @@ rule build_environment:
     conda:
         "../envs/workflow.yaml"
     params:
-        identity=environment_identity,
-        source=environment_source,
+        identity=ask.environment.identity,
+        source=ask.environment.source,
     shell:
         "python -m scripts.build_environment"
         " --identity {params.identity:q} {params.source:q}"

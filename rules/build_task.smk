@@ -4,7 +4,7 @@
 rule build_task:
     """Let lm-evaluation-harness write the requests of one task for one model."""
     input:
-        stages=ancient(task_stages),
+        stages=ancient(ask.task.stages),
     output:
         manifest="results/tasks/{task}/manifest.json",
         prompts="results/tasks/{task}/prompts.jsonl",
@@ -14,7 +14,7 @@ rule build_task:
     conda:
         "../envs/workflow.yaml"
     params:
-        harness=task_harness,
+        harness=ask.task.harness,
     shell:
         "python -m scripts.build_task"
         " {params.harness:q} --output {output.manifest:q} > {log:q} 2>&1"

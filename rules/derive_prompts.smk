@@ -4,8 +4,8 @@
 rule derive_prompts:
     """Make the rows of prompts from the completions of other runs."""
     input:
-        runs=ancient(judged_runs),
-        prompts=ancient(judged_prompts),
+        runs=ancient(ask.prompts.runs),
+        prompts=ancient(ask.prompts.files),
     output:
         manifest="results/prompts/{prompts}/manifest.json",
         rows="results/prompts/{prompts}/rows.jsonl",
@@ -14,9 +14,9 @@ rule derive_prompts:
     conda:
         "../envs/workflow.yaml"
     params:
-        identity=derived_identity,
-        runs=judged_run_folders,
-        prompts=judged_prompts_files,
+        identity=ask.prompts.identity,
+        runs=ask.prompts.run_folders,
+        prompts=ask.prompts.files_by_run,
     shell:
         "python -m scripts.derive_prompts"
         " --identity {params.identity:q}"

@@ -4,8 +4,8 @@
 rule evaluate_run:
     """Score the completions of one run and summarise them."""
     input:
-        run=ancient(evaluated_run),
-        scorer=ancient(evaluation_scorer),
+        run=ancient(ask.evaluation.run),
+        scorer=ancient(ask.evaluation.scorer),
     output:
         manifest="results/evaluations/{evaluation}/manifest.json",
         scores="results/evaluations/{evaluation}/scores.parquet",
@@ -15,11 +15,11 @@ rule evaluate_run:
     conda:
         "../envs/workflow.yaml"
     params:
-        identity=evaluation_identity,
-        run=asked_run_folder,
-        name=evaluation_name,
-        files=evaluation_files,
-        scorer=evaluation_scorer_words,
+        identity=ask.evaluation.identity,
+        run=ask.evaluation.run_folder,
+        name=ask.evaluation.name,
+        files=ask.evaluation.files,
+        scorer=ask.evaluation.scorer_words,
     shell:
         "python -m scripts.evaluate_run"
         " --run {params.run:q} --identity {params.identity:q} --name {params.name:q}"

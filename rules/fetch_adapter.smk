@@ -10,8 +10,8 @@ rule fetch_adapter:
     conda:
         "../envs/workflow.yaml"
     params:
-        identity=adapter_identity,
-        source=adapter_source,
+        identity=ask.adapter.identity,
+        source=ask.adapter.source,
     shell:
         "python -m scripts.fetch_adapter"
         " --identity {params.identity:q} {params.source:q}"

@@ -10,7 +10,7 @@ rule fetch_dataset:
     conda:
         "../envs/workflow.yaml"
     params:
-        identity=data_set_identity,
+        identity=ask.dataset.identity,
     shell:
         "python -m scripts.fetch_dataset"
         " --identity {params.identity:q}"

@@ -10,8 +10,8 @@ rule fetch_model:
     conda:
         "../envs/workflow.yaml"
     params:
-        identity=model_identity,
-        source=model_source,
+        identity=ask.model.identity,
+        source=ask.model.source,
     shell:
         "python -m scripts.fetch_model"
         " --identity {params.identity:q} {params.source:q}"

@@ -6,7 +6,7 @@ rule generate:
     input:
         batch=ancient("results/batches/{batch}/manifest.json"),
         requests=ancient("results/batches/{batch}/requests"),
-        stages=ancient(batch_stage_folders),
+        stages=ancient(ask.engine.stages),
     output:
         completions="results/batches/{batch}/completions/{shard}.parquet",
         facts="results/batches/{batch}/facts/{shard}.json",
@@ -16,21 +16,21 @@ rule generate:
         "benchmarks/generate/{batch}/{shard}.tsv"
     conda:
         "../envs/workflow.yaml"
-    threads: batch_threads
+    threads: ask.engine.threads
     resources:
-        gpu=batch_gpus,
+        gpu=ask.engine.gpus,
         # SLURM would take the GPUs of a job from any number of nodes.
-        nodes=batch_nodes,
+        nodes=ask.engine.nodes,
         # What an engine over several nodes has on each; other jobs do not have these.
-        gpus=node_gpus,
-        gres=node_gres,
-        tasks=node_tasks,
+        gpus=ask.engine.node_gpus,
+        gres=ask.engine.node_gres,
+        tasks=ask.engine.node_tasks,
     params:
-        step=batch_step,
-        engine=engine_spec,
-        folder=engine_folder,
-        tuning=engine_tuning,
-        parts=engine_parts,
+        step=ask.engine.step,
+        engine=ask.engine.identity,
+        folder=ask.engine.folder,
+        tuning=ask.engine.tuning,
+        parts=ask.engine.parts,
     shell:
         "exec {params.step} python -m scripts.generate"
         " --requests {input.requests:q}/{wildcards.shard}.jsonl"

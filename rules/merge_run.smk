@@ -4,9 +4,9 @@
 rule merge_run:
     """Sort the answers of a batch back to one run."""
     input:
-        batch=ancient(run_batch),
-        completions=ancient(run_completions),
-        facts=ancient(run_shard_facts),
+        batch=ancient(ask.run.batch),
+        completions=ancient(ask.run.completions),
+        facts=ancient(ask.run.shard_facts),
     output:
         manifest="results/runs/{run}/manifest.json",
         completions="results/runs/{run}/completions.parquet",
@@ -20,8 +20,8 @@ rule merge_run:
     conda:
         "../envs/workflow.yaml"
     params:
-        identity=run_identity,
-        batch=run_batch_folder,
+        identity=ask.run.identity,
+        batch=ask.run.batch_folder,
     shell:
         "python -m scripts.merge_run"
         " --identity {params.identity:q} --batch {params.batch:q}"

@@ -4,9 +4,9 @@
 rule replicate_run:
     """Answer a random sample of a run again in a fresh engine, in other company."""
     input:
-        run=ancient(replicated_run),
-        prompts=ancient(replicated_prompts),
-        stages=ancient(batch_stage_folders),
+        run=ancient(ask.replication.run),
+        prompts=ancient(ask.replication.prompts),
+        stages=ancient(ask.engine.stages),
     output:
         manifest="results/replications/{replication}/manifest.json",
         replication="results/replications/{replication}/replication.json",
@@ -14,22 +14,22 @@ rule replicate_run:
         "logs/replicate_run/{replication}.log",
     conda:
         "../envs/workflow.yaml"
-    threads: batch_threads
+    threads: ask.engine.threads
     resources:
-        gpu=batch_gpus,
+        gpu=ask.engine.gpus,
         # SLURM would take the GPUs of a job from any number of nodes.
-        nodes=batch_nodes,
+        nodes=ask.engine.nodes,
         # What an engine over several nodes has on each; other jobs do not have these.
-        gpus=node_gpus,
-        gres=node_gres,
-        tasks=node_tasks,
+        gpus=ask.engine.node_gpus,
+        gres=ask.engine.node_gres,
+        tasks=ask.engine.node_tasks,
     params:
-        step=batch_step,
-        identity=replication_identity,
-        run=asked_run_folder,
-        parts=engine_parts,
-        few_shot=replicated_few_shot,
-        tuning=engine_tuning,
+        step=ask.engine.step,
+        identity=ask.replication.identity,
+        run=ask.replication.run_folder,
+        parts=ask.engine.parts,
+        few_shot=ask.replication.few_shot,
+        tuning=ask.engine.tuning,
     shell:
         "exec {params.step} python -m scripts.replicate_run"
         " --identity {params.identity:q} --run {params.run:q} --prompts {input.prompts:q}"

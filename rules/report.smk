@@ -4,17 +4,19 @@
 rule report:
     """Compare the runs of an experiment in one self-contained page."""
     input:
-        runs=ancient(collect("results/runs/{folder}/manifest.json", folder=PLAN.runs)),
+        runs=ancient(
+            collect("results/runs/{folder}/manifest.json", folder=ask.plan.runs)
+        ),
         evaluations=ancient(
             collect(
                 "results/evaluations/{folder}/manifest.json",
-                folder=RESULTS.evaluations,
+                folder=ask.evaluation.folders,
             )
         ),
         replications=ancient(
             collect(
                 "results/replications/{folder}/manifest.json",
-                folder=RESULTS.replications,
+                folder=ask.replication.folders,
             )
         ),
     output:
@@ -57,8 +59,8 @@ rule report:
     conda:
         "../envs/workflow.yaml"
     params:
-        sources=report_sources,
-        command=reproduce_command,
+        sources=ask.experiment.sources,
+        command=ask.experiment.reproduce_command,
     shell:
         "python -m scripts.report"
         " --sources - --command {params.command:q}"
@@ -71,7 +73,7 @@ rule check_experiment:
     input:
         report=ancient("results/reports/{report}/manifest.json"),
         comparisons=ancient("results/reports/{report}/comparisons.json"),
-        runs=ancient(collect("results/runs/{folder}/facts.json", folder=PLAN.runs)),
+        runs=ancient(collect("results/runs/{folder}/facts.json", folder=ask.plan.runs)),
     output:
         verdict="results/reports/{report}/verdict.json",
     log:
@@ -79,7 +81,7 @@ rule check_experiment:
     conda:
         "../envs/workflow.yaml"
     params:
-        limits=error_limits,
+        limits=ask.experiment.error_limits,
     shell:
         "python -m scripts.check_experiment"
         " --limits - --comparisons {input.comparisons:q}"
@@ -89,7 +91,7 @@ rule check_experiment:
 rule link_experiment:
     """Give people names: link the newest run of this config under the experiment's name."""
     input:
-        report=ancient(f"results/reports/{PLAN.report.folder}/manifest.json"),
+        report=ancient(f"results/reports/{ask.plan.report.folder}/manifest.json"),
     output:
         experiment="results/experiments/{experiment}/experiment.json",
     log:
@@ -97,7 +99,7 @@ rule link_experiment:
     conda:
         "../envs/workflow.yaml"
     params:
-        experiment=experiment_record,
+        experiment=ask.experiment.record,
     shell:
         "python -m scripts.link_experiment"
         " --experiment - --output {output.experiment:q}"

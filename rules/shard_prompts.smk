@@ -4,7 +4,7 @@
 rule shard_prompts:
     """Turn the prompts of a batch into requests and cut those still open into shards."""
     input:
-        prompts=ancient(batch_prompts),
+        prompts=ancient(ask.batch.prompts),
     output:
         manifest="results/batches/{batch}/manifest.json",
         requests=directory("results/batches/{batch}/requests"),
@@ -15,7 +15,7 @@ rule shard_prompts:
     conda:
         "../envs/workflow.yaml"
     params:
-        batch=batch_spec,
+        batch=ask.batch.spec,
     shell:
         "python -m scripts.shard_prompts"
         " --batch - --results results"

@@ -32,7 +32,7 @@ from scripts.llm_batch.addresses import (
     write_text_atomic,
 )
 from scripts.llm_batch.errors import WorkflowError, run_cli
-from scripts.llm_batch.plan.placement import run_adapter
+from scripts.llm_batch.plan.batches import run_adapter
 
 OTHER_COMPANY = (7, 5)
 """Sequences at a time in the second engine; the second figure where the first engine had 7."""

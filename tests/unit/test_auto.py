@@ -18,7 +18,7 @@ from scripts.llm_batch.doctor.choose import Choice
 from scripts.llm_batch.errors import ConfigError
 from scripts.llm_batch.machine.read import SIMULATED_MACHINE
 from scripts.llm_batch.plan.make import make_plan
-from scripts.llm_batch.plan.placement import reproduce_command
+from scripts.llm_batch.rules.experiment import reproduce_command
 from tests.unit.config_cases import BASE, make_project
 from tests.unit.made_up_driver import Card, MadeUpDriver
 from tests.unit.tiny_environments import ROOT

@@ -19,8 +19,9 @@ import duckdb
 from scripts.llm_batch.addresses import address, read_json
 from scripts.llm_batch.errors import WorkflowError
 from scripts.llm_batch.expansion import available_threads
-from scripts.llm_batch.plan.placement import Results, batch_spec
+from scripts.llm_batch.plan.batches import batch_spec
 from scripts.llm_batch.plan.records import BatchPlan, Plan, RunPlan
+from scripts.llm_batch.plan.results import Results
 from scripts.shard_prompts import Place, fill_batch
 
 SECONDS_PER_HOUR = 3600.0

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from scripts.llm_batch import slurm
+from scripts.llm_batch.config.errors import display_path
 from scripts.llm_batch.config.records import Config
 from scripts.llm_batch.doctor import auto, start
+from scripts.llm_batch.errors import ConfigError
 from scripts.llm_batch.gpus import capacity
-from scripts.llm_batch.plan import placement
 from scripts.llm_batch.plan.records import EnginePlan, Plan
 
 ASKING = ("generate", "replicate_run")
@@ -28,7 +29,7 @@ def refuse_to_start(
     their nodes or GPUs, job arrays that would hang, `auto` where jobs go to other machines, and
     engines that cannot work.
     """
-    placement.refuse_unpinned(plan, workflow.configfiles)
+    refuse_unpinned(plan, workflow.configfiles)
     asked = [(job, engine_of(job.wildcards)) for job in asking_jobs(workflow)]
     local = workflow.local_exec
     names = [(engine.stage.name, engine.nodes) for _, engine in asked]
@@ -48,3 +49,19 @@ def asking_jobs(workflow: Any) -> list[Any]:
     if workflow.touch:
         return []
     return [job for job in workflow.dag.needrun_jobs() if job.rule.name in ASKING]
+
+
+def refuse_unpinned(plan: Plan, configfiles: Sequence[str]) -> None:
+    """Raise `ConfigError` if something of the plan has no commit yet."""
+    if plan.unpinned:
+        raise ConfigError(unpinned_message(plan, configfiles))
+
+
+def unpinned_message(plan: Plan, configfiles: Sequence[str]) -> str:
+    """Return in one line what has no commit yet, and the command that writes it."""
+    names = ", ".join(dict.fromkeys(plan.unpinned))
+    config = display_path(Path(configfiles[-1])) if configfiles else "CONFIG"
+    return (
+        f"{names}: without a revision, so this can be planned but not run; "
+        f"`python -m scripts.pin {config}` writes the newest commit"
+    )

@@ -1,20 +1,12 @@
-"""Where the parts of a plan lie in `results/`, and what the rules hand to their programs."""
+"""Where the parts of a plan lie in `results/`, and what is there already."""
 
 from __future__ import annotations
 
-import os
-import shlex
-import sys
-from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from scripts.llm_batch.addresses import address, canonical_json, read_json
-from scripts.llm_batch.config.errors import display_path
-from scripts.llm_batch.config.records import Config
-from scripts.llm_batch.errors import ConfigError, WorkflowError
-from scripts.llm_batch.plan.fetch import FetchPlan
+from scripts.llm_batch.addresses import address, read_json
+from scripts.llm_batch.errors import WorkflowError
 from scripts.llm_batch.plan.records import BatchPlan, EnginePlan, Plan
 from scripts.llm_batch.plan.stages import Stage
 from scripts.llm_batch.tasks.call import harness_spec
@@ -166,6 +158,10 @@ class Results:
             if run.replication
         }
 
+    def replicated_run(self, replication: str) -> str:
+        """Return the folder of the run that `replication` asks again."""
+        return self.replications[replication][1]
+
     def _shards(self, batch: str) -> int:
         if batch in self._plan.batches:
             return self._plan.batches[batch].shards
@@ -191,120 +187,3 @@ class Results:
         shards = range(self._shards(batch))
         made = [f for s in shards for f in (f"completions/{s}.parquet", f"facts/{s}.json")]
         return all((folder / name).is_file() for name in made)
-
-
-def source_words(fetched: FetchPlan) -> list[str]:
-    """Return the words of the command line that say where a model or an adapter comes from."""
-    words = ["--path", fetched.path] if fetched.path else []
-    return [*words, "--pickled"] if fetched.pickled else words
-
-
-def refuse_unpinned(plan: Plan, configfiles: Sequence[str]) -> None:
-    """Raise `ConfigError` if something of the plan has no commit yet."""
-    if plan.unpinned:
-        raise ConfigError(unpinned_message(plan, configfiles))
-
-
-def unpinned_message(plan: Plan, configfiles: Sequence[str]) -> str:
-    """Return in one line what has no commit yet, and the command that writes it."""
-    names = ", ".join(dict.fromkeys(plan.unpinned))
-    config = display_path(Path(configfiles[-1])) if configfiles else "CONFIG"
-    return (
-        f"{names}: without a revision, so this can be planned but not run; "
-        f"`python -m scripts.pin {config}` writes the newest commit"
-    )
-
-
-def make_programs_callable(root: Path) -> None:
-    """Let `python -m scripts.NAME` work in rules, from any folder.
-
-    `python` is the interpreter that runs Snakemake, whether or not its environment is activated.
-    """
-    first = {"PATH": str(Path(sys.executable).parent), "PYTHONPATH": str(root)}
-    for variable, folder in first.items():
-        rest = [part for part in os.environ.get(variable, "").split(os.pathsep) if part]
-        os.environ[variable] = os.pathsep.join([folder, *(p for p in rest if p != folder)])
-
-
-def batch_spec(batch: BatchPlan) -> dict[str, Any]:
-    """Return what `shard_prompts` needs to know; each prompts section is told once."""
-    prompts: dict[str, Any] = {}
-    runs = []
-    for run in batch.runs:
-        identity = run.stage.identity["prompts"]
-        name = address("prompts", identity)
-        prompts[name] = {"identity": identity, "path": run.prompts_path}
-        if run.few_shot_path is not None:
-            prompts[name]["few_shot_path"] = run.few_shot_path
-        runs.append(
-            {
-                "run": run.stage.address,
-                "prompts": name,
-                "sampling": run.stage.identity["sampling"],
-                **run_adapter(run.stage.identity),
-            }
-        )
-    return {
-        "identity": batch.stage.identity,
-        "engine": batch.engine.stage.folder,
-        "prompts": prompts,
-        "runs": runs,
-    }
-
-
-def run_adapter(identity: Mapping[str, Any]) -> dict[str, str]:
-    """Return the part of a run's identity that names its adapter, empty without one."""
-    return {"adapter": identity["adapter"]} if "adapter" in identity else {}
-
-
-def report_sources(plan: Plan) -> dict[str, Any]:
-    """Return what `report` is made from: folders in the order of the runs."""
-    runs = plan.runs.values()
-    return {
-        "identity": plan.report.identity,
-        "runs": [f"results/runs/{run}" for run in plan.runs],
-        "evaluations": [f"results/evaluations/{run.evaluation.folder}" for run in runs],
-        "replications": [
-            f"results/replications/{run.replication.folder}" for run in runs if run.replication
-        ],
-    }
-
-
-def error_limits(plan: Plan) -> list[dict[str, Any]]:
-    """Return where the facts of each run lie, and the share of its completions that may fail."""
-    return [
-        {"facts": f"results/runs/{folder}/facts.json", "max_error_rate": run.max_error_rate}
-        for folder, run in plan.runs.items()
-    ]
-
-
-def experiment_record(plan: Plan) -> dict[str, Any]:
-    """Return what `results/experiments/<experiment>/` links to."""
-    return {
-        "experiment": plan.experiment,
-        "report": plan.report.folder,
-        "runs": {
-            run.stage.name: {"run": folder, "evaluation": run.evaluation.folder}
-            for folder, run in plan.runs.items()
-        },
-    }
-
-
-def reproduce_command(
-    configfiles: Sequence[str], overrides: Mapping[str, Any], config: Config
-) -> str:
-    """Return the command line that asks for the same experiment again, on any machine.
-
-    What `environment: auto` was here is named, unless engines have different environments.
-    """
-    environments = {engine.environment for engine in config.engines.values()}
-    if config.auto and environments == {config.auto.name}:
-        overrides = {**overrides, "environment": config.auto.name}
-    words = ["snakemake", "--cores", "all"]
-    if [str(path) for path in configfiles] not in ([], ["config/config.yaml"]):
-        words += ["--configfile", *(str(path) for path in configfiles)]
-    given = [
-        f"{key}={value if isinstance(value, str) else canonical_json(value)}"
-        for key, value in sorted(overrides.items())
-    ]
-    return shlex.join(words + (["--config", *given] if given else []))
