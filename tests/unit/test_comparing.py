@@ -223,3 +223,20 @@ def test_one_gate_in_twenty_passes_by_chance_if_the_run_is_just_too_bad(tmp_path
         (found,) = judge_gates([gate(run="b", baseline="a", margin=0.05)], runs)
         passes += found["passed"]
     assert passes / simulations <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / simulations)
+
+
+def test_more_pairs_than_anybody_reads_are_left_out_with_the_cure(tmp_path: Path) -> None:
+    first = scored(tmp_path, "a", [[0.0], [1.0], [1.0]])
+    runs = [
+        Scored(name, {**first.identity, "engine": {"model": name}}, first.statistics, first.scores)
+        for name in (f"r{place}" for place in range(101))
+    ]
+    document = compare(runs, ALL)
+    assert document["comparisons"] == []
+    assert document["too_many"] == (
+        "101 settings make 5050 pairs, more than 5000; name one run that the others are compared "
+        "with (comparisons: {baseline: NAME})"
+    )
+    with_one = compare(runs, Options("r0", "holm", 0.95))
+    assert len(with_one["comparisons"]) == 100
+    assert "too_many" not in with_one

@@ -18,6 +18,7 @@ import pytest
 
 from scripts.llm_batch.addresses import read_json, write_json_atomic
 from scripts.llm_batch.errors import WorkflowError
+from scripts.llm_batch.report import page, write
 from scripts.llm_batch.report.browser import script_json
 from scripts.llm_batch.report.comparisons import p_text
 from scripts.llm_batch.report.gather import short_labels
@@ -248,6 +249,18 @@ def test_two_metrics_have_columns_and_plots_of_their_own(tmp_path: Path) -> None
     for metric in metrics:
         assert f'id="plot-{metric}-by-run"' in page
         assert f"{metric} accuracy" in page
+
+
+def test_runs_above_what_a_plot_can_show_are_told_not_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = make_results(tmp_path, rows=4)
+    for module in (page, write):
+        monkeypatch.setattr(module, "MOST_DRAWN", len(results.runs) - 1)
+    text = results.write_report().read_text("utf-8")
+    assert f"{len(results.runs)} runs are more than a plot can show one by one" in text
+    assert "data-run=" not in text.split('<section id="plots"')[1].split("</section>")[0]
+    assert not list((results.report / "plots").glob("lengths*.svg"))
 
 
 def test_no_row_is_held_if_the_config_says_so(tmp_path: Path) -> None:

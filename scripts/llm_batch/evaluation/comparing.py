@@ -40,6 +40,10 @@ FORM = frozenset(
 MAIN_STATISTICS = ("accuracy", "mean_score")
 CORRECTIONS = {"holm": "holm", "benjamini_hochberg": "fdr_bh", "none": None}
 
+MOST_PAIRS = 5000
+"""Pairs that are compared: those of 100 settings. So many take half a minute; the correction for
+them leaves little to be found, and nobody reads them."""
+
 DEFINITIONS: Mapping[str, str] = {
     "difference": "mean over common rows of (b - a), of each row the mean over its samples",
     "p": "two-sided; of the test named in 'test'",
@@ -123,11 +127,18 @@ class Setting:
         first, *others = self.runs
         return [name for name in first.statistics if all(name in o.statistics for o in others)]
 
+    @cached_property
+    def _values(self) -> dict[str, pd.Series[float]]:
+        """Of each metric the mean of each row: a setting of many seeds takes part in many pairs."""
+        columns = {name: [run.rows[name] for run in self.runs] for name in self.metrics}
+        return {
+            name: pd.concat(of_runs, axis=1, join="inner").mean(axis=1).dropna()
+            for name, of_runs in columns.items()
+        }
+
     def values(self, metric: str) -> pd.Series[float]:
         """Return the mean of each row over all its samples and seeds."""
-        columns = [run.rows[metric] for run in self.runs]
-        means: pd.Series[float] = pd.concat(columns, axis=1, join="inner").mean(axis=1)
-        return means.dropna()
+        return self._values[metric]
 
 
 @dataclass(frozen=True)
@@ -151,9 +162,13 @@ def compare(runs: Sequence[Scored], options: Options) -> dict[str, Any]:
     """Return comparisons.json without gates: figures of seeds, comparisons, what was left out."""
     settings = settings_of(runs)
     pairs = list(_pairs(settings, options.baseline))
+    too_many = _too_many(len(settings), len(pairs))
+    if too_many:
+        pairs = []
     found = [record for a, b in pairs for record in _compared(a, b, options.level)]
     _correct(found, options)
     return {
+        **({"too_many": too_many} if too_many else {}),
         "level": options.level,
         "correction": options.correction,
         "baseline": options.baseline,
@@ -177,6 +192,16 @@ def _pairs(settings: Sequence[Setting], baseline: str | None) -> Iterator[tuple[
         return
     first = next(one for one in settings if baseline in [run.name for run in one.runs])
     yield from ((first, one) for one in settings if one is not first)
+
+
+def _too_many(settings: int, pairs: int) -> str | None:
+    """Return why nothing is compared, None if all is."""
+    if pairs <= MOST_PAIRS:
+        return None
+    return (
+        f"{settings} settings make {pairs} pairs, more than {MOST_PAIRS}; name one run that the "
+        "others are compared with (comparisons: {baseline: NAME})"
+    )
 
 
 def _incomparable(a: Setting, b: Setting) -> str | None:

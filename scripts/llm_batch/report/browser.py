@@ -16,6 +16,7 @@ import orjson
 
 from scripts.llm_batch.errors import WorkflowError
 from scripts.llm_batch.report.choose import TEXT_CHARACTERS
+from scripts.llm_batch.report.completions import run_view
 from scripts.llm_batch.report.records import Run
 
 FINISH = {"stop": "s", "length": "l", "error": "e"}
@@ -25,13 +26,13 @@ ROW_COLUMNS = f"""
 SELECT place, left(arg_min(prompt, sample), {TEXT_CHARACTERS}) AS prompt,
        left(arg_min(rendered_prompt, sample), {TEXT_CHARACTERS}) AS rendered,
        arg_min(reference, sample) AS reference, count(*) AS samples
-FROM completions JOIN chosen USING (data, line) WHERE run = ? GROUP BY place ORDER BY place
+FROM {{view}} JOIN chosen USING (data, line) GROUP BY place ORDER BY place
 """
 
 COMPLETION_COLUMNS = f"""
 SELECT sample, left(text, {TEXT_CHARACTERS}) AS text, length(text) AS characters, finish_reason,
        completion_tokens, error_type, error_message, position
-FROM completions JOIN chosen USING (data, line) WHERE run = ? ORDER BY place, sample
+FROM {{view}} JOIN chosen USING (data, line) ORDER BY place, sample
 """
 
 
@@ -106,7 +107,8 @@ def _run_columns(
 
 
 def _columns(connection: duckdb.DuckDBPyConnection, sql: str, run: Run) -> dict[str, list[Any]]:
-    table = connection.sql(sql, params=[run.index]).to_arrow_table()
+    # All completions would be all files: with thousands of runs their number squared.
+    table = connection.sql(sql.format(view=run_view(run))).to_arrow_table()
     return {name: table[name].to_pylist() for name in table.column_names}
 
 

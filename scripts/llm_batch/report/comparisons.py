@@ -87,7 +87,10 @@ class Comparison:
     @property
     def notable(self) -> bool:
         """Whether there is anything to show."""
-        return bool(self.document["comparisons"] or self.gates or self.document["seeds"])
+        document = self.document
+        return bool(
+            document["comparisons"] or self.gates or document["seeds"] or "too_many" in document
+        )
 
 
 def compare_experiment(experiment: Experiment, identity: Mapping[str, Any]) -> Comparison:

@@ -47,10 +47,16 @@ class Example:
     message: str | None
 
 
+def run_view(run: Run) -> str:
+    """Return the name of the view of the completions of `run`."""
+    return f"run_{run.index}"
+
+
 @contextmanager
 def database(runs: Sequence[Run]) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield a connection with view `completions`: the columns of all runs, with run and data.
 
+    The completions of one run are the view `run_view(run)`, too.
     `data` numbers the prompts files, `position` the completions of a run in their order.
     """
     connection = duckdb.connect(config={"threads": 2, "preserve_insertion_order": True})
@@ -61,11 +67,12 @@ def database(runs: Sequence[Run]) -> Iterator[duckdb.DuckDBPyConnection]:
             path = run.folder / "completions.parquet"
             if not path.is_file():
                 raise WorkflowError(f"{path}: missing; run the workflow again to make it")
-            connection.read_parquet(str(path), file_row_number=True).create_view(f"run_{run.index}")
-            selects.append(
-                f"SELECT {run.index} AS run, {data[run.data]} AS data, "
-                f"file_row_number AS position, * EXCLUDE (file_row_number) FROM run_{run.index}"
+            table = connection.read_parquet(str(path), file_row_number=True).project(
+                f"{run.index} AS run, {data[run.data]} AS data, file_row_number AS position, "
+                "* EXCLUDE (file_row_number)"
             )
+            table.create_view(run_view(run))
+            selects.append(f"SELECT * FROM {run_view(run)}")
         connection.execute("CREATE VIEW completions AS " + " UNION ALL ".join(selects))
         yield connection
     except (duckdb.IOException, duckdb.InvalidInputException) as error:

@@ -34,6 +34,9 @@ TABLES, PLOTS = "tables", "plots"
 """Folders beside the page."""
 
 TEMPLATES = Path(__file__).parent / "templates"
+MOST_DRAWN = 200
+"""Runs in a plot: more are a page of 4 000 pixels, and Vega ends with a RangeError at 2 000."""
+
 SCRIPTS = ("table.js", "plots.js", "rows.js", "text.js", "list.js", "detail.js", "browser.js")
 
 
@@ -85,6 +88,7 @@ def render(content: Content) -> str:
         "experiment": experiment,
         "content": content,
         "comparison": content.comparison,
+        "most_drawn": MOST_DRAWN,
         "totals": _totals(experiment, content.choice),
         "intervals": _intervals(experiment),
         "definitions": _definitions(experiment),

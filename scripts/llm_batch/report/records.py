@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +204,7 @@ class Experiment:
     models: Mapping[str, StageFolder]
     environments: Mapping[str, StageFolder]
 
-    @property
+    @cached_property
     def metrics(self) -> list[str]:
         """The metrics of all runs, in order of first appearance."""
         named = (v.metric for run in self.runs for v in run.values if v.metric is not None)

@@ -26,7 +26,7 @@ from scripts.llm_batch.report.figures import headline
 from scripts.llm_batch.report.gather import gather
 from scripts.llm_batch.report.length_plot import length_plot
 from scripts.llm_batch.report.markdown import markdown
-from scripts.llm_batch.report.page import PLOTS, TABLES, Content, config_yaml, render
+from scripts.llm_batch.report.page import MOST_DRAWN, PLOTS, TABLES, Content, config_yaml, render
 from scripts.llm_batch.report.plot_files import write_plots
 from scripts.llm_batch.report.plots import metric_plots
 from scripts.llm_batch.report.records import Experiment
@@ -101,12 +101,13 @@ def page_content(experiment: Experiment, comparison: Comparison) -> Content:
     with database(experiment.runs) as connection:
         choice = choose_rows(connection, experiment.row_limit)
         failed, bins = failures(connection), lengths(connection)
+        few = len(experiment.runs) <= MOST_DRAWN
         return Content(
             experiment=experiment,
             headline=headline(experiment),
-            plots={metric: metric_plots(experiment, metric) for metric in experiment.metrics},
+            plots={m: metric_plots(experiment, m) for m in experiment.metrics} if few else {},
             swept_plots=swept_plots(experiment),
-            length_plot=length_plot(experiment, bins),
+            length_plot=length_plot(experiment, bins) if few else None,
             batches=answered_by,
             resources=taken,
             engine_plots=list(filter(None, drawn)),

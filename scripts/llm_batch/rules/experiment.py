@@ -22,7 +22,7 @@ class Experiment:
         self._raw = raw
 
     def sources(self, wildcards: Any, output: Any) -> str:
-        """Return the report's identity, the folders that it is made from, and the config to show."""
+        """Return the report's identity, the folders it is made from, and the config to show."""
         plan, runs = self._plan, self._plan.runs.values()
         replications = [run.replication.folder for run in runs if run.replication]
         sources = {
