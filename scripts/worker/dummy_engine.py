@@ -75,7 +75,7 @@ class DummyEngine:
         self._long = dummy.get("long")
         self._waiting: deque[tuple[str, Prepared]] = deque()
         self._running: list[tuple[int, int, str, Prepared]] = []
-        self._now = 0
+        self.now = 0
         self._order = 0
         self._answered = 0
         self._tokens = 0
@@ -155,9 +155,9 @@ class DummyEngine:
         running = self._running
         until = running[0][0]
         if self._step_s:
-            time.sleep(self._step_s * (until - self._now))
-        self._tokens += len(running) * (until - self._now)
-        self._now = until
+            time.sleep(self._step_s * (until - self.now))
+        self._tokens += len(running) * (until - self.now)
+        self.now = until
         finished = []
         while running and running[0][0] == until:
             _, _, request_id, item = heapq.heappop(running)
@@ -184,7 +184,7 @@ class DummyEngine:
             if item.poisonous:
                 os.kill(os.getpid(), signal.SIGKILL)
             self._order += 1
-            end = self._now + len(item.token_ids)
+            end = self.now + len(item.token_ids)
             heapq.heappush(running, (end, self._order, request_id, item))
 
     def generated_tokens(self) -> int | None:

@@ -6,7 +6,13 @@ import pytest
 
 from scripts.llm_batch.errors import WorkflowError
 from scripts.llm_batch.gpus.choice import choose
-from scripts.llm_batch.gpus.devices import Device, devices, visible_devices
+from scripts.llm_batch.gpus.devices import (
+    BUSY_VARIABLE,
+    Device,
+    busy_bytes,
+    devices,
+    visible_devices,
+)
 from tests.gpus.simulated import (
     GIB,
     simulated_gpu,
@@ -79,6 +85,23 @@ def test_a_card_is_in_use_by_memory_or_by_a_process(
     processes = tuple(simulated_process(memory) for memory in process_gib)
     gpu = simulated_gpu(0, used_gib, processes=processes)
     assert devices(simulated_inventory([gpu]))[0].user() == user
+
+
+@pytest.mark.parametrize(
+    ("used_gib", "process_gib", "limit", "free"),
+    [(3.0, [2.5], "4096", True), (3.0, [None], "4096", True), (5.0, [], "4096", False)],
+)
+def test_a_limit_of_ones_own_lets_a_desktop_pass(
+    used_gib: float, process_gib: list[float | None], limit: str, free: bool
+) -> None:
+    processes = tuple(simulated_process(memory) for memory in process_gib)
+    (device,) = devices(simulated_inventory([simulated_gpu(0, used_gib, processes=processes)]))
+    assert (device.user(busy_bytes({BUSY_VARIABLE: limit})) is None) == free
+
+
+def test_a_limit_that_is_no_number_is_refused() -> None:
+    with pytest.raises(WorkflowError, match=f"{BUSY_VARIABLE}=4G: expected MiB as a whole number"):
+        busy_bytes({BUSY_VARIABLE: "4G"})
 
 
 NVLINK_PAIRS = [

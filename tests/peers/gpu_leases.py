@@ -26,11 +26,12 @@ from typing import Any
 from scripts.llm_batch.addresses import write_json_atomic
 from scripts.llm_batch.errors import WorkflowError, run_cli
 from scripts.llm_batch.generate.gpus import Lease, lease
-from scripts.llm_batch.gpus.telemetry import read_samples
+from scripts.llm_batch.gpus.telemetry import Reading, Sample, read_samples, watched
 from tests.peers.gpu import missing_modules
 from tests.peers.gpu_machine import RealGpu, SimulatedGpu
 
 GRANTED_S = 60.0
+SAMPLED_S = 5.5
 TOLERANCE = 0.15
 """nvidia-smi's watts and the driver's counter are averaged over other windows of time."""
 
@@ -131,10 +132,29 @@ def check_engine(checks: Checks, gpu: RealGpu | SimulatedGpu, folder: Path) -> d
     checks.note("parts of the memory, from the log", None, memory)
     for path in state.glob("*.gpus.jsonl"):
         for uuid, samples in read_samples(path).items():
-            share = len(samples) / engine["wall_s"]
-            checks.note(f"samples a second of {uuid}", 0.9 < share < 1.1, round(share, 3))
+            note_rate(checks, uuid, samples)
     checks.note("first start", None, {n: engine[n] for n in ("compile_cache", "startup_s")})
     return dict(engine)
+
+
+def note_rate(checks: Checks, uuid: str, samples: Sequence[Sample]) -> None:
+    """A GPU is sampled once a second; the last sample, at the end, is one more."""
+    regular = samples[:-1]
+    if len(regular) < 3:
+        checks.note(f"samples a second of {uuid}", None, f"only {len(regular)} to tell by")
+        return
+    rate = (len(regular) - 1) / (regular[-1].seconds - regular[0].seconds)
+    checks.note(f"samples a second of {uuid}", 0.9 < rate < 1.1, round(rate, 3))
+
+
+def check_simulated_samples(checks: Checks, folder: Path) -> None:
+    """The sampler's own pace, with readings that are made up."""
+    path = folder / "simulated.gpus.jsonl"
+    reading = Reading(50, 1 << 30, 100.0, None, 40, 0)
+    with watched(lambda: [reading], ["simulated"], path):
+        time.sleep(SAMPLED_S)
+    for uuid, samples in read_samples(path).items():
+        note_rate(checks, uuid, samples)
 
 
 def check_energy(
@@ -205,6 +225,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_busy_card(checks, gpu)
         check_engine(checks, gpu, folder)
         check_kill(checks, gpu, folder)
+        if arguments.simulated:
+            check_simulated_samples(checks, folder)
     print(f"{checks.failed} of {len(checks.rows)} checks failed; {sys.executable}", flush=True)
     if arguments.out is not None:
         write_json_atomic(arguments.out.absolute(), {"checks": checks.rows})

@@ -23,6 +23,9 @@ own. vLLM takes 92 % by default, so that less than this never is in its way."""
 PROCESS_BYTES = 100 << 20
 """A process beyond this computes; the MPS server, for instance, holds 30 MiB."""
 
+BUSY_VARIABLE = "LLM_BATCH_BUSY_MIB"
+"""The user's own limit in place of all three, for a card that draws a desktop, say."""
+
 
 @dataclass(frozen=True)
 class Device:
@@ -46,19 +49,34 @@ class Device:
         """Return how messages call it."""
         return f"GPU {self.card}" + (f" ({self.uuid})" if self.is_slice else "")
 
-    def user(self) -> str | None:
-        """Return who uses it, None if it is free; leases are not looked at."""
+    def user(self, own: int | None = None) -> str | None:
+        """Return who uses it, None if it is free; leases are not looked at.
+
+        `own` is the user's limit, see `busy_bytes`.
+        """
+        least = PROCESS_BYTES if own is None else own
         working = [
             process
             for process in self.processes
-            if process.memory_bytes is None or process.memory_bytes >= PROCESS_BYTES
+            if (process.memory_bytes is None and own is None)
+            or (process.memory_bytes or 0) >= least
         ]
-        limit = max(LEAST_BUSY_BYTES, LEAST_BUSY_SHARE * self.total_bytes)
+        limit = max(LEAST_BUSY_BYTES, LEAST_BUSY_SHARE * self.total_bytes) if own is None else own
         if not working and self.used_bytes <= limit:
             return None
         memory = f"{self.used_bytes / (1 << 30):.1f} GiB in use"
         names = [_words(process) for process in working]
         return f"{memory} by {', '.join(names) or 'a process that cannot be seen from here'}"
+
+
+def busy_bytes(environ: Mapping[str, str]) -> int | None:
+    """Return the memory in use from which a card counts as used, if the user has set one."""
+    value = environ.get(BUSY_VARIABLE, "").strip()
+    if not value:
+        return None
+    if not value.isdigit():
+        raise WorkflowError(f"{BUSY_VARIABLE}={value}: expected MiB as a whole number; 4096, say")
+    return int(value) << 20
 
 
 def _words(process: GpuProcess) -> str:

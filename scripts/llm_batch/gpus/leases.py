@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from scripts.llm_batch.errors import WorkflowError
 from scripts.llm_batch.gpus.choice import choose
-from scripts.llm_batch.gpus.devices import Device, visible_devices
+from scripts.llm_batch.gpus.devices import Device, busy_bytes, visible_devices
 from scripts.llm_batch.gpus.locks import Lock, LockFolder, note_of, take
 from scripts.llm_batch.gpus.queue import Ticket, Wish, ahead, join, reserved
 from scripts.llm_batch.machine.records import GpuInventory
@@ -102,13 +102,13 @@ class Leases:
 
     def _try(self, folder: int, wish: Wish, ticket: Ticket) -> tuple[Taken | None, str]:
         """Return the devices, or why there are none now."""
-        inventory = self.read()
+        inventory, own = self.read(), busy_bytes(self.environ)
         known = [d for d in visible_devices(inventory, self.environ) if d.uuid in wish.uuids]
         with _mutex(folder):
             before = ahead(folder, ticket)
             locks = {device.uuid: take(folder, lock_name(device)) for device in known}
             free = [device for device in known if locks[device.uuid] is not None]
-            used = {d.uuid: user for d in free if (user := d.user()) is not None}
+            used = {d.uuid: user for d in free if (user := d.user(own)) is not None}
             free = [device for device in free if device.uuid not in used]
             kept = reserved(before, free, used, inventory.topology)
             mine = [device for device in free if device.uuid not in kept]
@@ -129,8 +129,9 @@ class Leases:
 
     def _used_now(self, chosen: Sequence[Device]) -> str:
         uuids = {device.uuid for device in chosen}
-        now = visible_devices(self.read(), self.environ)
-        return "; ".join(f"{d.label}: {d.user()}" for d in now if d.uuid in uuids and d.user())
+        now, own = visible_devices(self.read(), self.environ), busy_bytes(self.environ)
+        users = {d.label: d.user(own) for d in now if d.uuid in uuids}
+        return "; ".join(f"{label}: {user}" for label, user in users.items() if user)
 
     def _say(self, reason: str) -> None:
         self.waiting(reason)
