@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import psutil
@@ -120,6 +121,11 @@ class Cluster:
         reason = [] if state == "resume" else ["reason=test"]
         self.call("scontrol", "update", f"nodename={node}", f"state={state}", *reason)
 
+    def end_in(self, job: str, seconds: int) -> None:
+        """Move the end of a job's time, as an administrator may; SLURM looks twice a minute."""
+        end = datetime.now() + timedelta(seconds=seconds)
+        self.call("scontrol", "update", f"jobid={job}", f"endtime={end:%Y-%m-%dT%H:%M:%S}")
+
     def resume(self) -> None:
         """Make nodes that a test has drained or taken down usable again."""
         for node in NODES:
@@ -140,6 +146,10 @@ class Cluster:
             wait_for("end of the jobs", lambda: not self.jobs("running,completing"))
         for process in daemons(self.folder):
             end_tree(process)
+        for process in (left := strays(self.folder)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(left, timeout=5)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -248,6 +258,20 @@ def daemons(folder: Path) -> list[psutil.Process]:
         with contextlib.suppress(psutil.NoSuchProcess):
             process = psutil.Process(int(number))
             if process.create_time() == float(created):
+                found.append(process)
+    return found
+
+
+def strays(folder: Path) -> list[psutil.Process]:
+    """Return what is left of the jobs of the cluster in `folder`.
+
+    A node that counts as lost ends none of its processes. Jobs inherit the PATH of `environment`.
+    """
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            path = process.environ().get("PATH", "").split(os.pathsep)
+            if str(folder / "bin") in path and process.pid != os.getpid():
                 found.append(process)
     return found
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.slurm.cluster import Cluster, wait_for
 from tests.slurm.project import (
+    MEMORY_MB,
     Call,
     engine_records,
     fill_in_profile,
@@ -29,11 +33,12 @@ REQUESTS = 3 * 24
 
 @dataclass
 class Story:
-    """Three projects on one cluster, and what was done to their jobs."""
+    """Projects on one cluster, and what was done to their jobs."""
 
     calm: Project
     disturbed: Project
     limited: Project
+    exceeding: Project
     interrupted: Project
     outputs: dict[str, str] = field(default_factory=dict)
     fates: dict[str, str] = field(default_factory=dict)
@@ -47,22 +52,58 @@ def story(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         calm=make_slurm_project(folder / "calm", None, 1),
         disturbed=make_slurm_project(folder / "disturbed", 1, SHARDS, latency_s=2.0),
         limited=make_slurm_project(folder / "limited", None, 1, latency_s=0.7),
+        exceeding=make_slurm_project(folder / "exceeding", None, 1, latency_s=0.7),
         interrupted=make_slurm_project(folder / "interrupted", None, 1, latency_s=0.2),
     )
     story.calm.run("runs")
-    # In its first minute the first attempt is warned; the second one has two of them.
-    fill_in_profile(story.limited, runtime="attempt", slurm_extra="'--signal=TERM@30 --exclude=n1'")
-    calls = [Call(story.limited, cluster, ("runs",)), Call(story.disturbed, cluster, ("runs",))]
+    # The second one gets no warning before its limit.
+    asked = {"runtime": "attempt * 10", "mem_mb": f"attempt * {MEMORY_MB}"}
+    fill_in_profile(story.limited, **asked, slurm_extra="'--signal=TERM@120 --exclude=n1'")
+    fill_in_profile(story.exceeding, **asked, slurm_extra="'--exclude=n1'")
+    calls = [
+        Call(getattr(story, name), cluster, ("runs",))
+        for name in ("limited", "exceeding", "disturbed")
+    ]
     try:
-        disturb(story, calls[1], cluster)
-        interrupt(story, cluster, calls)
-        story.outputs["disturbed"] = calls[1].succeed()
-        story.outputs["limited"] = calls[0].succeed()
+        with ThreadPoolExecutor() as pool:
+            warned = pool.submit(limit, story.limited, calls[0], cluster, 110)
+            exceeded = pool.submit(exceed, story.exceeding, calls[1], cluster)
+            disturb(story, calls[2], cluster)
+            interrupt(story, cluster, calls)
+            warned.result()
+            exceeded.result()
+        for name, call in zip(("limited", "exceeding", "disturbed"), calls, strict=False):
+            story.outputs[name] = call.succeed()
         yield story
     finally:
         for call in calls:
             call.stop()
         cluster.resume()
+
+
+def limit(project: Project, call: Call, cluster: Cluster, seconds: int) -> None:
+    """Let the time of a job end in so many seconds, once its engine is answering."""
+    call.wait("an answer", lambda: sum(shard_answers(project).values()) > 0)
+    (job,) = call.jobs()
+    cluster.end_in(job, seconds)
+
+
+def exceed(project: Project, call: Call, cluster: Cluster) -> None:
+    """Let the first attempt run out of time, and the second one out of memory.
+
+    The simulated nodes enforce no memory, so it is killed as the kernel would: all its processes.
+    """
+    limit(project, call, cluster, 1)
+    call.wait("a second attempt", lambda: "runtime=20" in call.output and bool(call.jobs()))
+    (job,) = call.jobs()
+    before = sum(shard_answers(project).values())
+    call.wait("another answer", lambda: sum(shard_answers(project).values()) > before)
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("SLURM_JOB_ID") == job and process.cwd() == str(
+                project.folder
+            ):
+                process.kill()
 
 
 def disturb(story: Story, call: Call, cluster: Cluster) -> None:
@@ -101,14 +142,17 @@ def engines(project: Project) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-@pytest.mark.parametrize("name", ["disturbed", "limited", "interrupted"])
+NAMES = ["disturbed", "limited", "exceeding", "interrupted"]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_the_bytes_are_those_of_a_calm_run_on_one_machine(story: Story, name: str) -> None:
     expected = merged(story.calm)
     assert len(expected) == 2 * 3
     assert merged(getattr(story, name)) == expected
 
 
-@pytest.mark.parametrize("name", ["disturbed", "limited", "interrupted"])
+@pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_asked_twice(story: Story, name: str) -> None:
     counts = Counter(journaled(getattr(story, name)))
     assert len(counts) == REQUESTS
@@ -140,14 +184,26 @@ def test_a_cancelled_job_goes_on_in_another_one_elsewhere(story: Story) -> None:
 
 
 def test_a_job_is_warned_before_its_limit_and_the_next_one_has_more_time(story: Story) -> None:
-    # On a very busy machine the warning comes before the first engine has started.
-    *warned, last = engine_records(story.limited)
-    assert {record["exit"] for record in warned} <= {"interrupted"}
-    assert last["exit"] == "finished"
+    warned, last = engine_records(story.limited)
+    assert (warned["exit"], last["exit"]) == ("interrupted", "finished")
+    assert 0 < warned["requests"] < REQUESTS
     output = story.outputs["limited"]
     assert "Trying to restart" in output
-    assert "runtime=1," in output
-    assert "runtime=2," in output
+    assert "runtime=10" in output
+    assert "runtime=20" in output
+
+
+def test_a_job_beyond_its_limit_or_its_memory_is_killed_and_the_next_has_more_of_both(
+    story: Story,
+) -> None:
+    late, killed, last = engine_records(story.exceeding)
+    assert late["exit"] in ("interrupted", "crashed")
+    assert (killed["exit"], last["exit"]) == ("crashed", "finished")
+    output = story.outputs["exceeding"]
+    assert "SLURM status is: 'TIMEOUT'" in output
+    for attempt in (1, 2, 3):
+        assert f"mem_mb={attempt * MEMORY_MB}," in output
+        assert f"runtime={attempt * 10}" in output
 
 
 def test_a_failure_names_the_logs_of_slurm_and_of_the_shard(story: Story) -> None:
