@@ -5,11 +5,14 @@ python -m tests.gpus.made_up_gpus FOLDER        writes a report on them
 
 from __future__ import annotations
 
+import json
+import random
 import sys
 from pathlib import Path
 from typing import Any
 
-from scripts.llm_batch.addresses import read_json, write_json_atomic
+from scripts.llm_batch.addresses import address, read_json, write_json_atomic
+from scripts.llm_batch.gpus.telemetry import COLUMNS
 from tests.browser.made_up_results import MadeUp, make_results
 
 GIB = 1 << 30
@@ -106,7 +109,34 @@ def make_gpu_results(root: Path, price: float | None = None, driver: bool = True
         name = list(batches)[number % 2]
         facts = {**read_json(run / "facts.json"), "batch": name, "shards": batches[name]}
         write_json_atomic(run / "facts.json", {**facts, "generated_tokens": 200_000})
+    if driver:
+        identity = read_json(results.runs[0] / "identity.json")["identity"]
+        engine = f"adder-cpu-{address('engines', identity['engine'])}"
+        for batch, shards in batches.items():
+            for shard in shards:
+                folder = root / "engines" / engine / "shards" / f"{batch}.{shard['shard']}"
+                write_simulated_samples(folder, shard)
     return results
+
+
+def write_simulated_samples(folder: Path, shard: dict[str, Any]) -> None:
+    """Write what a driver could have told of a shard's GPUs: nobody asked one."""
+    [start], uuids = shard["engines"], shard["gpu_lease"]["uuids"]
+    folder.mkdir(parents=True)
+    write_json_atomic(folder / "made-up-0.json", {"started": start["started"]})
+    chance = random.Random(shard["shard"])
+    lines: list[Any] = [{"columns": COLUMNS, "gpus": uuids, "interval_s": 1.0}]
+    loaded, ready = start["startup_s"]["load"] + 10, start["startup_s"]["total"]
+    for second in range(int(start["wall_s"])):
+        for gpu in range(len(uuids)):
+            busy = second > ready
+            used = 88 + chance.randint(-9, 12) if busy else chance.choice([0, 0, 40])
+            memory = GIB * (70 if second > loaded else min(18, second // 2))
+            watts = 330 + 2.0 * used if busy else 95.0 + used
+            energy = 1e6 + 400.0 * second
+            lines.append([float(second), gpu, used, memory, watts, energy, 61, 0])
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "made-up-0.gpus.jsonl").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

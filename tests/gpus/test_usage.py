@@ -112,7 +112,7 @@ def test_the_report_shows_engines_side_by_side(tmp_path: Path) -> None:
     assert rows["energy J per 1 000 output tokens"] == ["313", "627"]
     assert rows["cost EUR"] == ["0.691", "0.667"]
     assert rows["idle no shard left, or none yet"] == ["2.5 %", "0.0 %"]
-    for plot in ("resource-memory", "resource-throughput"):
+    for plot in ("resource-memory", "resource-throughput", "resource-energy"):
         assert f'id="plot-{plot}"' in page
     with (results.report / "tables/engines.csv").open(newline="") as stream:
         lines = list(csv.DictReader(stream))
@@ -130,5 +130,6 @@ def test_without_a_driver_energy_is_absent_from_report_and_table(tmp_path: Path)
         assert rows[name] == ["–", "–"]
     assert "No driver was there to tell power and energy." in page
     assert 'class="usage"' not in page
+    assert 'id="plot-timeline' not in page and 'id="plot-resource-energy"' not in page
     with (results.report / "tables/engines.csv").open(newline="") as stream:
         assert {line["energy_j"] for line in csv.DictReader(stream)} == {""}

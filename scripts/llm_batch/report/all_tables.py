@@ -13,6 +13,7 @@ from scripts.llm_batch.report.listing import headline_lines, summary
 from scripts.llm_batch.report.records import Experiment
 from scripts.llm_batch.report.resources import Resources, engine_lines
 from scripts.llm_batch.report.tables import Line, Table, make_table
+from scripts.llm_batch.report.timeline import Step, Timeline, timeline_lines
 
 SEEDS = (
     *("setting", "metric", "statistic", "seeds", "value", "low", "high", "interval", "rows"),
@@ -37,6 +38,7 @@ def all_tables(
     resources: Sequence[Resources],
     failures: Sequence[Failure],
     lengths: Sequence[Length],
+    timelines: Sequence[Timeline],
 ) -> list[Table]:
     """Return every table of a report."""
     document = comparison.document
@@ -73,6 +75,12 @@ def all_tables(
         make_table("engines", "an engine start", *engine_lines(resources)),
         make_table("usage", "GPU time, energy and cost of a batch", USAGE, _usage(resources)),
         make_table("run_usage", "a run's part of them", RUN_USAGE, _run_usage(resources)),
+        make_table(
+            "gpu_timeline",
+            "a GPU during one step of time: what it did on average",
+            ("batch", "gpu", "step_s", *Step._fields),
+            timeline_lines(timelines),
+        ),
         make_table(
             "determinism",
             "what a run declares, and how far a second engine agreed",

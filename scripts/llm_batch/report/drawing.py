@@ -45,9 +45,26 @@ def draw(
 
     `width` and `height` are those of the whole, with `panels` those of one panel inside its axes.
     """
+    return _finish(_framed(layers, height, width, panels), title, inks)
+
+
+def draw_rows(
+    rows: Sequence[Sequence[alt.Chart]],
+    title: str,
+    inks: Iterable[Ink],
+    height: float,
+    width: float,
+) -> str:
+    """Return plots one above the other, each of its layers; sizes are those inside the axes."""
+    charts = [
+        alt.LayerChart(layer=list(layers)).properties(width=width, height=height) for layers in rows
+    ]
+    return _finish(alt.VConcatChart(vconcat=charts, spacing=12), title, inks)
+
+
+def _finish(chart: alt.TopLevelMixin, title: str, inks: Iterable[Ink]) -> str:
     framed = (
-        _framed(layers, height, width, panels)
-        .properties(padding={"left": 2, "right": 9, "top": 9, "bottom": 2})
+        chart.properties(padding={"left": 2, "right": 9, "top": 9, "bottom": 2})
         .configure(background="transparent", font=FONT)
         .configure_view(stroke=None, fill=None)
         .configure_axis(

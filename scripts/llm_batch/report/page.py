@@ -25,7 +25,8 @@ from scripts.llm_batch.report.figures import Headline
 from scripts.llm_batch.report.marks import Plot
 from scripts.llm_batch.report.palette import SHAPE_PATHS, css_variables, run_shape
 from scripts.llm_batch.report.records import Experiment
-from scripts.llm_batch.report.resources import Resources, labelled, run_rows, table
+from scripts.llm_batch.report.resource_table import run_rows, table
+from scripts.llm_batch.report.resources import Resources, labelled
 from scripts.llm_batch.report.swept_plots import JOINED
 from scripts.llm_batch.report.tables import INDEX, Table
 from scripts.llm_batch.report.usage import SHARING

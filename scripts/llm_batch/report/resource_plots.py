@@ -16,9 +16,11 @@ from scripts.llm_batch.report.resources import GIB, MEMORY, Resources, labelled,
 
 WIDTH = 400
 BAR = 15
-LEGEND = alt.Legend(title=None, orient="top", columns=3, columnPadding=14)
+LEGEND_COLUMNS = 2
+LEGEND = alt.Legend(title=None, orient="top", columns=LEGEND_COLUMNS, columnPadding=14)
 LEGEND_LINE = 16
 
+ENERGY = ("starting", "answering")
 THROUGHPUT = {"input": "prompt_tokens", "output": "completion_tokens"}
 
 
@@ -48,9 +50,24 @@ def throughput_plot(found: Sequence[Resources]) -> Plot | None:
     return _bars("resource-throughput", title, "tokens/s", list(THROUGHPUT), records, caption)
 
 
+def energy_plot(found: Sequence[Resources]) -> Plot | None:
+    """Return the energy of each batch, before and while it answered; None if nothing is known."""
+    records = []
+    for label, one in labelled(found):
+        energy, starting = one.total("energy_j"), one.total("startup_energy_j")
+        if energy is None or starting is None:
+            continue
+        for order, (part, value) in enumerate(
+            zip(ENERGY, (starting, energy - starting), strict=True)
+        ):
+            records.append(_record(label, part, order, value / 1000, "kJ"))
+    caption = "All engine starts of a batch together, by the driver's counters or samples of power."
+    return _bars("resource-energy", "Energy", "kJ", list(ENERGY), records, caption)
+
+
 def height_of(bars: int, words: int) -> float:
     """Return the height of a plot with so many bars, and words in its legend."""
-    return 62 + 28 * bars + LEGEND_LINE * math.ceil(words / 3)
+    return 62 + 28 * bars + LEGEND_LINE * math.ceil(words / LEGEND_COLUMNS)
 
 
 def _record(label: str, part: str, order: int, value: float, unit: str) -> dict[str, Any]:

@@ -30,11 +30,13 @@ from scripts.llm_batch.report.page import MOST_DRAWN, PLOTS, TABLES, Content, co
 from scripts.llm_batch.report.plot_files import write_plots
 from scripts.llm_batch.report.plots import metric_plots
 from scripts.llm_batch.report.records import Experiment
-from scripts.llm_batch.report.resource_plots import memory_plot, throughput_plot
+from scripts.llm_batch.report.resource_plots import energy_plot, memory_plot, throughput_plot
 from scripts.llm_batch.report.resources import resources
 from scripts.llm_batch.report.startup_plot import startup_plot
 from scripts.llm_batch.report.swept_plots import swept_plots
 from scripts.llm_batch.report.tables import write_tables
+from scripts.llm_batch.report.timeline import read_timelines
+from scripts.llm_batch.report.timeline_plot import timeline_plots
 
 LOG = logging.getLogger(__name__)
 
@@ -97,7 +99,9 @@ def page_content(experiment: Experiment, comparison: Comparison) -> Content:
         raise WorkflowError("a report needs at least one run")
     answered_by = batches(experiment)
     taken = resources(experiment, answered_by, experiment.price_per_gpu_hour)
-    drawn = [memory_plot(taken), throughput_plot(taken), startup_plot(answered_by)]
+    timelines = read_timelines(answered_by)
+    drawn = [memory_plot(taken), throughput_plot(taken), energy_plot(taken)]
+    drawn += [startup_plot(answered_by), *timeline_plots(timelines)]
     with database(experiment.runs) as connection:
         choice = choose_rows(connection, experiment.row_limit)
         failed, bins = failures(connection), lengths(connection)
@@ -114,6 +118,6 @@ def page_content(experiment: Experiment, comparison: Comparison) -> Content:
             failures=failed,
             choice=choice,
             comparison=comparison,
-            tables=all_tables(experiment, comparison, taken, failed, bins),
+            tables=all_tables(experiment, comparison, taken, failed, bins, timelines),
             rows=browser_data(connection, experiment.runs) if choice.kept else None,
         )
