@@ -26,7 +26,7 @@ from tests.environments.channel import NAME, PYTHON, Layered, explicit_line
 NOWHERE = "http://127.0.0.1:9/conda-forge"
 """A channel that cannot be reached, whatever network there is."""
 
-KILLS = 20
+KILLS = 12
 
 
 def last(output: str) -> str:
@@ -244,22 +244,21 @@ def test_builders_killed_at_any_moment_leave_nothing_that_looks_finished(
     layered: Layered, finished: Layered
 ) -> None:
     seconds = read_json(finished.built / "environment.json")["seconds"]
-    longest = 2 * sum(seconds.values()) + 1
+    longest = sum(seconds.values()) + 1
     generator = random.Random(4)
     killed = 0
-    for _ in range(KILLS):
+    while killed < KILLS:
         builder = layered.start()
         time.sleep(generator.uniform(0.1, longest))
-        killed += builder.poll() is None
         builder.send_signal(signal.SIGKILL)
         builder.communicate()
+        killed += builder.returncode == -signal.SIGKILL
         if not (layered.built / "manifest.json").exists():
             assert not layered.built.exists()
             continue
-        # It was done before it was killed: whole, then, and to be made again.
+        # It was done before it was killed: whole, then, to be made again, and nothing was shown.
         assert runs(layered.built, "layertool") == f"1.0 {layered.built}"
         shutil.rmtree(layered.built)
-    assert killed >= KILLS // 4
     code, output = layered.build()
     assert code == 0, output
     assert runs(layered.built, "tinypkg") == str(layered.built)
@@ -268,7 +267,7 @@ def test_builders_killed_at_any_moment_leave_nothing_that_looks_finished(
 
 def test_two_builders_at_once_build_once(layered: Layered) -> None:
     builders = [layered.start(TINY_FOLDER=str(layered.folder)) for _ in range(2)]
-    outputs = [builder.communicate(timeout=120)[0] for builder in builders]
+    outputs = [builder.communicate(timeout=600)[0] for builder in builders]
     assert [builder.returncode for builder in builders] == [0, 0], outputs
     assert len((layered.folder / "imported").read_text().split()) == 1
     assert sum("built already" in output for output in outputs) == 1

@@ -126,13 +126,13 @@ def start(root: Path, log: Path, seconds: float) -> subprocess.Popen[bytes]:
 def test_one_engine_compiles_and_the_others_wait_for_it(tmp_path: Path) -> None:
     log = tmp_path / "log"
     engines = [start(tmp_path / "caches", log, 1.0) for _ in range(4)]
-    assert [engine.wait(60) for engine in engines] == [0] * 4
+    assert [engine.wait(300) for engine in engines] == [0] * 4
     lines = [line.split() for line in log.read_text().splitlines()]
     assert [state for state, _ in lines] == [COLD, WARM, WARM, WARM]
     began = float(lines[0][1])
     assert all(float(at) >= began + 1.0 for _, at in lines[1:])
     # And a later run.
-    assert start(tmp_path / "caches", log, 0.0).wait(60) == 0
+    assert start(tmp_path / "caches", log, 0.0).wait(300) == 0
     assert log.read_text().splitlines()[-1].startswith(WARM)
 
 
@@ -145,7 +145,7 @@ def test_when_the_compiling_engine_is_killed_the_next_one_compiles(tmp_path: Pat
     time.sleep(0.3)
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
-    assert second.wait(60) == 0
+    assert second.wait(300) == 0
     assert [line.split()[0] for line in log.read_text().splitlines()] == [COLD, COLD]
 
 

@@ -67,10 +67,10 @@ class Race:
 def race(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Race]:
     cards, sizes = request.param
     race = Race(tmp_path, cards, sizes)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 1200
     generator = random.Random(cards)
     while len(race.killed) < KILLS or count(race, "got") < LEASES:
-        assert time.monotonic() < deadline, f"{count(race, 'got')} leases in two minutes"
+        assert time.monotonic() < deadline, f"{count(race, 'got')} leases in twenty minutes"
         time.sleep(generator.random() * 0.2)
         if race.sizes_served() == set(sizes) and len(race.killed) < KILLS:
             race.kill(generator.randrange(len(sizes)))

@@ -87,7 +87,7 @@ def test_a_job_that_others_block_does_not_keep_cards_from_those_behind_it(tmp_pa
 
     thread = threading.Thread(target=wait_for_two)
     thread.start()
-    assert waits.wait(10)
+    assert waits.wait(300)
     with leases(tmp_path, inventory).lease(1) as devices:
         assert [device.card for device in devices] == [1]
     ends.set()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import time
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -91,13 +92,17 @@ def test_seconds_with_lower_clocks_are_counted_by_reason(tmp_path: Path) -> None
     assert found["throttled_s"] == {"power_cap": 3.0, "hardware_thermal": 1.0}
 
 
-def simulated_driver(count: int) -> Source:
-    """Return a driver whose GPUs draw 200 W, and count the energy of that."""
-    began = time.monotonic()
+def simulated_driver(count: int, times: int, enough: threading.Event) -> Source:
+    """Return a driver whose GPUs take 10 J between readings; the last of `times` sets `enough`."""
+    numbers = itertools.count(1)
 
     def read() -> list[Reading]:
-        energy = 200.0 * (time.monotonic() - began)
-        one = reading(utilization_percent=90, memory_bytes=7 << 30, power_w=200.0, energy_j=energy)
+        number = next(numbers)
+        if number == times:
+            enough.set()
+        one = reading(
+            utilization_percent=90, memory_bytes=7 << 30, power_w=200.0, energy_j=10.0 * number
+        )
         return [one] * count
 
     return read
@@ -105,14 +110,16 @@ def simulated_driver(count: int) -> Source:
 
 def test_gpus_are_sampled_until_the_block_ends(tmp_path: Path) -> None:
     path = tmp_path / "s"
-    with watched(simulated_driver(2), UUIDS, path, interval_s=0.05):
-        time.sleep(0.5)
+    enough = threading.Event()
+    with watched(simulated_driver(2, 10, enough), UUIDS, path, interval_s=0.01):
+        assert enough.wait(300)
     samples = read_samples(path)
     assert set(samples) == set(UUIDS)
-    assert 8 <= len(samples["GPU-a"]) <= 13
+    count = len(samples["GPU-a"])
+    assert count >= 10
     found = summary(path)
     assert found is not None
-    assert found["energy_j"] == pytest.approx(2 * 200.0 * found["seconds"], rel=0.05)
+    assert found["energy_j"] == pytest.approx(2 * 10.0 * (count - 1))
     assert found["utilization_percent"] == 90
     assert found["peak_memory_bytes"] == 7 << 30
 

@@ -463,6 +463,7 @@ EDITS: list[tuple[str, str, str]] = [
     ("metric setting of another kind", METRIC, "    type: length\n    unit: tokens\n"),
     ("wheelhouse that is not there", "report:", "wheelhouse: nowhere\nreport:"),
     ("environment key", "prompts:", "environments:\n  own: {pyton: /bin/python}\nprompts:"),
+    ("environment auto", "prompts:", "environments:\n  auto: {python: /bin/sh}\nprompts:"),
     ("environment of no kind", "prompts:", "environments:\n  cpux: {}\nprompts:"),
     ("environment conda text", "prompts:", "environments:\n  cpu: {conda: no-thanks}\nprompts:"),
     (

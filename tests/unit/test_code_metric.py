@@ -50,7 +50,7 @@ def test_code_that_takes_too_long_or_too_much_fails(tmp_path: Path) -> None:
     started = time.monotonic()
     found = passes(
         "while True: pass",
-        "import time; time.sleep(60)",
+        "import time; time.sleep(1000)",
         "x = bytearray(4 << 30)",
         "open('big', 'wb').write(b'x' * (64 << 20))",
         "import os\nwhile True: os.fork()",
@@ -58,7 +58,7 @@ def test_code_that_takes_too_long_or_too_much_fails(tmp_path: Path) -> None:
         memory_mb=256,
     )
     assert found == [0] * 5
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 1000, "the sleeper was waited for"
 
 
 def test_nothing_of_it_stays(tmp_path: Path) -> None:

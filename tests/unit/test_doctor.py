@@ -96,10 +96,11 @@ def test_an_unknown_environment_is_refused() -> None:
         doctor.main(["cu127x"])
 
 
+@pytest.mark.parametrize("conda", [True, False])
 def test_a_built_environment_needs_no_disk_and_says_what_is_in_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    conda: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stage = make_stage("environments", "cu128", environment_identity("cu128", ENVS))
+    stage = make_stage("environments", "cu128", environment_identity("cu128", ENVS, conda=conda))
     folder = tmp_path / "environments" / stage.folder
     folder.mkdir(parents=True)
     record = {"cuda": "12.8", "packages": {"torch": "2.10.0+cu128", "vllm": "0.19.1"}}

@@ -194,7 +194,7 @@ def test_a_lock_with_a_loose_requirement_is_refused(tiny: Tiny, line: str) -> No
 # --- Building ---------------------------------------------------------------------------------
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 600) -> None:
     """Wait until `condition` holds."""
     end = time.monotonic() + seconds
     while not condition():
@@ -406,7 +406,7 @@ def test_a_builder_that_is_asked_to_stop_cleans_up(tiny: Tiny) -> None:
     builder = tiny.start(TINY_FOLDER=str(tiny.folder))
     wait_for(lambda: bool(imported(tiny.folder)))
     builder.terminate()
-    builder.communicate(timeout=60)
+    builder.communicate(timeout=600)
     assert builder.returncode == 128 + signal.SIGTERM
     assert not tiny.built.exists()
     assert tiny.leftovers() == []
@@ -418,7 +418,7 @@ def test_two_builders_at_once_build_once(tiny: Tiny) -> None:
     wait_for(lambda: bool(imported(tiny.folder)))
     time.sleep(0.3)
     (tiny.folder / "wait").unlink()
-    outputs = [builder.communicate(timeout=60)[0] for builder in builders]
+    outputs = [builder.communicate(timeout=600)[0] for builder in builders]
     assert [builder.returncode for builder in builders] == [0, 0], outputs
     assert len(imported(tiny.folder)) == 1
     assert sum("built already" in output for output in outputs) == 1

@@ -75,6 +75,10 @@ def node_problems(
 
 def environment_problems(path: ConfigPath, entry: Mapping[str, Any]) -> Iterator[Problem]:
     """Yield what is wrong with an entry of environments."""
+    if path[-1] == AUTO:
+        text = f"'{AUTO}' is the newest environment that runs here; give this one another name"
+        yield Problem(path, text)
+        return
     if "python" in entry and len(entry) > 1:
         other = next(key for key in entry if key != "python")
         text = f"without effect beside 'python'; remove one of them, '{other}' or 'python'"

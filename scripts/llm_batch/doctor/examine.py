@@ -54,10 +54,17 @@ def examine(machine: Machine, envs_dir: Path, results: Path) -> Examination:
 
 
 def built_environment(variant: Variant, envs_dir: Path, results: Path) -> Built | None:
-    """Return what lies at the environment's address, None if it is not built."""
-    identity = environment_identity(variant.name, envs_dir)
-    folder = results / "environments" / f"{variant.name}-{address('environments', identity)}"
-    if not (folder / "manifest.json").is_file():
+    """Return what lies at the environment's address, None if it is not built.
+
+    Without its conda layer it has another address, and will do.
+    """
+    identities = (environment_identity(variant.name, envs_dir, conda=c) for c in (True, False))
+    folders = [
+        results / "environments" / f"{variant.name}-{address('environments', identity)}"
+        for identity in identities
+    ]
+    folder = next((one for one in folders if (one / "manifest.json").is_file()), None)
+    if folder is None:
         return None
     try:
         record = read_json(folder / "environment.json")
