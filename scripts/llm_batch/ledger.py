@@ -23,7 +23,14 @@ from numpy.typing import NDArray
 from scripts.llm_batch.numbering import Identities, NamesAndLines, Numbers
 from scripts.llm_batch.occurrences import Hashes, text_hashes
 from scripts.llm_batch.prompts import RenderedRows
-from scripts.llm_batch.requests import SamplingKey, prompt_digest, request_key, sample_seed
+from scripts.llm_batch.requests import (
+    KEY_DIGITS,
+    SamplingKey,
+    prompt_digest,
+    request_key,
+    sample_seed,
+    unseeded_digests,
+)
 from scripts.llm_batch.tables import LEDGER
 
 CHARACTERS_PER_TOKEN = 4
@@ -231,19 +238,35 @@ class Requester:
 
     def _keys_and_seeds(self, rows: NumberedRows) -> tuple[pa.Array, pa.Array]:
         sampling, n = self._sampling, self._sampling.n
-        digests = [digest and digest + self._suffix for digest in rows.digests]
+        digests = rows.digests
+        if self._suffix:
+            digests = [digest and digest + self._suffix for digest in digests]
+        if not self.seeded:
+            return self._unseeded_keys(digests), pa.nulls(len(digests) * n, pa.int64())
         keys: list[str | None] = []
         seeds: list[int | None] = []
-        if not self.seeded:
-            once = [request_key(sampling, digest, None) if digest else None for digest in digests]
-            keys = once if n == 1 else [key for key in once for _ in range(n)]
-            return pa.array(keys, pa.string()), pa.nulls(len(keys), pa.int64())
         for digest, asked, occurrence in zip(rows.digests, digests, rows.occurrences, strict=True):
             for sample in range(n):
                 seed = sample_seed(sampling, digest, occurrence, sample) if digest else None
                 keys.append(request_key(sampling, asked, seed) if digest else None)
                 seeds.append(seed)
         return pa.array(keys, pa.string()), pa.array(seeds, pa.int64())
+
+    def _unseeded_keys(self, digests: Sequence[str]) -> pa.Array:
+        keys = key_column(unseeded_digests(self._sampling, digests))
+        if "" in digests:
+            keys = pc.if_else(pa.array([digest != "" for digest in digests]), keys, None)
+        if self._sampling.n > 1:
+            keys = keys.take(pa.array(np.repeat(np.arange(len(digests)), self._sampling.n)))
+        return keys
+
+
+def key_column(digests: bytes) -> pa.StringArray:
+    """Return the keys of requests whose digests, of 32 bytes each, follow one another."""
+    begun = np.frombuffer(digests, dtype=np.uint8).reshape(-1, 32)[:, : KEY_DIGITS // 2]
+    offsets = np.arange(len(begun) + 1, dtype=np.int32) * KEY_DIGITS
+    data = pa.py_buffer(begun.tobytes().hex().encode())
+    return pa.StringArray.from_buffers(len(begun), pa.py_buffer(offsets), data)
 
 
 def _batch(

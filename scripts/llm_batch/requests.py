@@ -7,7 +7,7 @@ an answer that stopped by itself within a new limit is the answer under that lim
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,8 @@ from scripts.llm_batch.addresses import canonical_json
 
 BY_TASK = "by_task"
 """Key of a run's sampling: each request has the parameters that its task asks for."""
+
+KEY_DIGITS = 32
 
 SEED_BITS = 53
 """Seeds stay exact where columns with a null become floats (pandas) and in JavaScript."""
@@ -73,4 +75,13 @@ def sample_seed(sampling: SamplingKey, prompt: str, occurrence: int, sample: int
 def request_key(sampling: SamplingKey, prompt: str, seed: int | None) -> str:
     """Return the 32-digit key of a request within its engine."""
     text = f"{prompt}:{sampling.digest}:{'' if seed is None else seed}"
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]
+
+
+def unseeded_digests(sampling: SamplingKey, prompts: Iterable[str]) -> bytes:
+    """Return the digests, of 32 bytes each, whose hexadecimal digits `request_key` begins with.
+
+    For many prompts without a seed at once: half of the time that one after another takes.
+    """
+    sha256, rest = hashlib.sha256, f":{sampling.digest}:"
+    return b"".join([sha256(f"{prompt}{rest}".encode()).digest() for prompt in prompts])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from scripts.llm_batch.ledger import key_column
 from scripts.llm_batch.requests import (
     SamplingKey,
     prompt_digest,
     request_key,
     sample_seed,
     sampling_key,
+    unseeded_digests,
 )
 
 PROMPT = prompt_digest(b"What is 1 + 1?")
@@ -67,3 +69,11 @@ def test_everything_else_of_a_sampling_is_part_of_the_key() -> None:
 
 def test_n_is_not_part_of_the_key_so_that_more_samples_keep_the_old_ones() -> None:
     assert request_key(sampling(n=4), PROMPT, 7) == request_key(sampling(n=8), PROMPT, 7)
+
+
+def test_keys_of_many_prompts_are_those_of_each() -> None:
+    prompts = [prompt_digest(str(number).encode()) for number in range(50)]
+    greedy = sampling(temperature=0)
+    column = key_column(unseeded_digests(greedy, prompts))
+    assert column.to_pylist() == [request_key(greedy, prompt, None) for prompt in prompts]
+    assert key_column(b"").to_pylist() == []
