@@ -23,7 +23,7 @@ import lm_eval
 from lm_eval.utils import handle_non_serializable
 
 from scripts.harness.data import close_door
-from scripts.harness.evaluation import Loaded, evaluate, load
+from scripts.harness.evaluation import Loaded, evaluate, load, missing
 from scripts.harness.model import Recorded, Recorder, Replayer, read_tokenizer
 from scripts.harness.requests import (
     HarnessError,
@@ -54,6 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             build(arguments.settings, arguments.prompts, arguments.output)
         else:
             score(arguments.settings, arguments.prompts, arguments.completions, arguments.output)
+    except ModuleNotFoundError as error:
+        print(f"error: {missing(arguments.settings['task'], error)}", file=sys.stderr)
+        return 1
     except HarnessError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -5,6 +5,7 @@ The harness loads everything with `datasets.load_dataset`, which reads whatever 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ import datasets
 from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES as FORMATS
 
 from scripts.harness.requests import HarnessError
+
+_HUB = "hf://datasets/"
+_ON_THE_HUB = re.compile(rf"{_HUB}([^/@]+/[^/@]+)(?:@([^/]+))?/(.+)")
 
 
 def close_door(revisions: Mapping[str, str], files: Sequence[str]) -> list[dict[str, Any]]:
@@ -26,8 +30,9 @@ def close_door(revisions: Mapping[str, str], files: Sequence[str]) -> list[dict[
 
     def load_dataset(path: str, name: str | None = None, *args: Any, **kwargs: Any) -> Any:
         if path in FORMATS:
-            found = [str(file) for file in _checked(kwargs.get("data_files"), allowed)]
-            record: dict[str, Any] = {"format": path, "files": found}
+            files = _pinned(kwargs.get("data_files"), revisions)
+            kwargs["data_files"] = files
+            record: dict[str, Any] = {"format": path, "files": list(_checked(files, allowed))}
         else:
             kwargs["revision"] = _revision(path, kwargs.get("revision"), revisions)
             record = {"repo": path, "name": name, "revision": kwargs["revision"]}
@@ -39,8 +44,24 @@ def close_door(revisions: Mapping[str, str], files: Sequence[str]) -> list[dict[
     return loaded
 
 
+def _pinned(value: Any, revisions: Mapping[str, str]) -> Any:
+    """Return `data_files` in which each address of a data set on the hub has its commit."""
+    if isinstance(value, Mapping):
+        return {key: _pinned(item, revisions) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_pinned(item, revisions) for item in value]
+    found = _ON_THE_HUB.fullmatch(str(value))
+    if found is None:
+        return value
+    repo, own, file = found.groups()
+    return f"{_HUB}{repo}@{_revision(repo, own, revisions)}/{file}"
+
+
 def _checked(data_files: Any, allowed: set[Path]) -> Iterator[str]:
     for file in _flat(data_files):
+        if _ON_THE_HUB.fullmatch(file):
+            yield file
+            continue
         if "://" in file or Path(file).resolve() not in allowed:
             raise HarnessError(
                 f"the task reads '{file}', which is no part of its address: name it, file by file, "

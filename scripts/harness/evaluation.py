@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import lm_eval
@@ -27,12 +28,15 @@ def load(spec: str) -> Loaded:
     manager = TaskManager()
     try:
         found = manager.load([spec])
-    except (KeyError, FileNotFoundError):
-        raise HarnessError(f"lm-evaluation-harness has no task '{spec}'") from None
-    except ModuleNotFoundError as error:
+    except (KeyError, FileNotFoundError) as error:
+        if not (Path(spec).is_file() or spec in manager.all_tasks):
+            raise HarnessError(f"lm-evaluation-harness has no task '{spec}'") from None
         raise HarnessError(
-            f"task '{spec}' needs the package {error.name}, which envs/lm-eval.in leaves out"
+            f"task '{spec}' cannot be loaded ({type(error).__name__}: {error}): it names a file, "
+            "a split or a field that its data does not have"
         ) from None
+    except ModuleNotFoundError as error:
+        raise missing(spec, error) from None
     for name, task in found["tasks"].items():
         if getattr(task, "UNSAFE_CODE", False):
             raise HarnessError(f"task '{name}' runs code that a model wrote; this is not offered")
@@ -42,6 +46,12 @@ def load(spec: str) -> Loaded:
     every = {**found.get("groups", {}), **found["tasks"]}
     roots = [item for name, item in every.items() if name not in below]
     return Loaded(roots, dict(found["tasks"]), manager)
+
+
+def missing(spec: str, error: ModuleNotFoundError) -> HarnessError:
+    """Return the line that tells of a package which a task imports and which is in no lock."""
+    found = f"the package {error.name}, which envs/lm-eval.in leaves out" if error.name else error
+    return HarnessError(f"task '{spec}' needs {found}; choose another task")
 
 
 def evaluate(model: Any, loaded: Loaded, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scripts.llm_batch.addresses import canonical_json
+from scripts.llm_batch.errors import WorkflowError
 
 BY_TASK = "by_task"
 """Key of a run's sampling: each request has the parameters that its task asks for."""
@@ -24,12 +25,16 @@ SEED_BITS = 53
 
 @dataclass(frozen=True)
 class SamplingKey:
-    """A sampling, digested once for all prompts."""
+    """A sampling, digested once for all prompts.
+
+    With `same_for_all` each request has `seed` itself, as a task of lm-evaluation-harness asks.
+    """
 
     params: Mapping[str, Any]
     n: int
     seed: int | None
     digest: str
+    same_for_all: bool = False
 
     @property
     def max_tokens(self) -> int:
@@ -40,12 +45,17 @@ class SamplingKey:
 def sampling_key(identity: Mapping[str, Any]) -> SamplingKey:
     """Return the sampling of a run's identity, ready to key requests."""
     params = dict(identity["params"])
+    own = params.pop("seed", None)
+    seed = identity["seed"] if own is None else own
+    if not is_greedy(params) and type(seed) is not int:
+        raise WorkflowError(f"seed: expected a whole number, found {seed!r}")
     without_limit = {name: value for name, value in params.items() if name != "max_tokens"}
     return SamplingKey(
         params=params,
         n=int(identity["n"]),
-        seed=None if is_greedy(params) else int(identity["seed"]),
+        seed=None if is_greedy(params) else seed,
         digest=hashlib.sha256(canonical_json(without_limit).encode()).hexdigest(),
+        same_for_all=own is not None,
     )
 
 
@@ -66,8 +76,8 @@ def sample_seed(sampling: SamplingKey, prompt: str, occurrence: int, sample: int
     order, shards and time play no part: the seed is the first 53 bits of
     sha256("<sampling seed>:<prompt>:<occurrence>:<sample>").
     """
-    if sampling.seed is None:
-        return None
+    if sampling.seed is None or sampling.same_for_all:
+        return sampling.seed
     text = f"{sampling.seed}:{prompt}:{occurrence}:{sample}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> (64 - SEED_BITS)
 

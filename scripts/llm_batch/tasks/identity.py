@@ -63,6 +63,11 @@ def _files(path: Path, folder: Path, seen: set[Path]) -> Iterator[tuple[str, Pat
         return
     seen.add(path.resolve())
     document = _read(path)
+    if "group" in document or isinstance(document.get("task"), list):
+        raise ConfigError(
+            f"{path}: a group; of files of one's own only single tasks can be asked: give each an "
+            "entry of prompts"
+        )
     yield _name(path, folder), path
     included = document.get("include") or []
     for name in [included] if isinstance(included, str) else included:
