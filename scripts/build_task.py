@@ -26,7 +26,8 @@ from scripts.llm_batch.tasks.call import Harness, harness_of
 
 LOG = logging.getLogger(__name__)
 
-NOT_SETTINGS = frozenset({"n", "seed"})
+NOT_SETTINGS = frozenset({"n"})
+SEED_END = 2**63
 OF_HARNESS = frozenset({"detokenize"})
 """What a request of the harness has besides the keys of `samplings`."""
 
@@ -47,16 +48,19 @@ def build_task(harness: Harness, folder: Path) -> None:
 
 
 def check_samplings(samplings: Sequence[Mapping[str, Any]], harness: Harness) -> None:
-    """Raise `WorkflowError` for a parameter that vLLM does not have: every request would fail."""
+    """Raise `WorkflowError` for a parameter that no request can have: every one would fail."""
     known = load_schema()["properties"]["samplings"]["additionalProperties"]["properties"]
+    task = harness.task or harness.identity["prompts"]["lm_eval"]["task"]
+    asks = f"{task}: its generation_kwargs, or gen_kwargs of the config, ask for"
     for segment in samplings:
         unknown = sorted(set(segment["params"]) - (set(known) - NOT_SETTINGS) - OF_HARNESS)
         if unknown:
             raise WorkflowError(
-                f"{harness.task or harness.identity['prompts']['lm_eval']['task']}: its "
-                f"generation_kwargs ask for '{unknown[0]}', which vLLM's sampling parameters do "
-                "not have; take it out of the task's YAML, or ask another task"
+                f"{asks} '{unknown[0]}', which a request of vLLM does not have; take it out"
             )
+        seed = segment["params"].get("seed", 0)
+        if type(seed) is not int or not 0 <= seed < SEED_END:
+            raise WorkflowError(f"{asks} seed {seed!r}; write a whole number from 0 below 2**63")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -25,7 +25,8 @@ class Loaded(NamedTuple):
 
 def load(spec: str) -> Loaded:
     """Return the task, group or tag of the name or file `spec`; raises `HarnessError`."""
-    manager = TaskManager()
+    # To list the harness's own tasks takes seconds, and a file needs none of them.
+    manager = TaskManager(include_defaults=not Path(spec).is_file())
     try:
         found = manager.load([spec])
     except (KeyError, FileNotFoundError) as error:

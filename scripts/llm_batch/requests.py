@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from scripts.llm_batch.addresses import canonical_json
-from scripts.llm_batch.errors import WorkflowError
 
 BY_TASK = "by_task"
 """Key of a run's sampling: each request has the parameters that its task asks for."""
@@ -47,13 +46,11 @@ def sampling_key(identity: Mapping[str, Any]) -> SamplingKey:
     params = dict(identity["params"])
     own = params.pop("seed", None)
     seed = identity["seed"] if own is None else own
-    if not is_greedy(params) and type(seed) is not int:
-        raise WorkflowError(f"seed: expected a whole number, found {seed!r}")
     without_limit = {name: value for name, value in params.items() if name != "max_tokens"}
     return SamplingKey(
         params=params,
         n=int(identity["n"]),
-        seed=None if is_greedy(params) else seed,
+        seed=None if is_greedy(params) else int(seed),
         digest=hashlib.sha256(canonical_json(without_limit).encode()).hexdigest(),
         same_for_all=own is not None,
     )

@@ -24,6 +24,7 @@ def main() -> None:
         sys.path += [packages, shim]
         import lm_eval
         from lm_eval.models.vllm_causallms import VLLM
+        from lm_eval.tasks import TaskManager
         from lm_eval.utils import handle_non_serializable
 
         model = VLLM(
@@ -36,8 +37,11 @@ def main() -> None:
             kv_cache_memory_bytes=64 << 20,
             max_num_seqs=32,
         )
+        manager = TaskManager()
         found = {
-            name: lm_eval.simple_evaluate(model=model, tasks=[task], **options)
+            name: lm_eval.simple_evaluate(
+                model=model, tasks=[task], task_manager=manager, **options
+            )
             for name, (task, options) in json.loads(asked).items()
         }
     keys = ("results", "groups", "samples")

@@ -9,13 +9,15 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
 import pytest
 
+from scripts.llm_batch.errors import WorkflowError
+from scripts.llm_batch.tasks.call import Harness
 from tests.hub.stand_in_hub import StandInHub, stand_in_hub
 from tests.workflow.project import ROOT, Project, make_project
 
@@ -119,6 +121,7 @@ def peer_command(engine: Path, harness: Path, output: Path) -> list[str]:
 
 
 HUB = {"arithmetic": "EleutherAI/arithmetic", "arc": "allenai/ai2_arc", "wmdp": "cais/wmdp"}
+SPLITS = ("train", "validation", "test")
 ARC = ("ARC-Easy", "ARC-Challenge")
 WMDP = ("wmdp-bio", "wmdp-chem", "wmdp-cyber")
 
@@ -134,7 +137,7 @@ def fill(hub: StandInHub) -> dict[str, str]:
     ]
     files = {
         "arithmetic": {"data/two_digit_addition.jsonl": _lines(sums)},
-        "arc": _configs({name: _arc_rows(place) for place, name in enumerate(ARC)}),
+        "arc": _configs({name: _arc_rows(place) for place, name in enumerate(ARC)}, SPLITS),
         "wmdp": _configs({name: _wmdp_rows(place) for place, name in enumerate(WMDP)}),
     }
     return {
@@ -160,14 +163,18 @@ def _wmdp_rows(start: int) -> list[dict[str, Any]]:
     ]
 
 
-def _configs(rows: dict[str, list[dict[str, Any]]]) -> dict[str, bytes]:
-    """Return the files of a data set: for each config a split `test`, named in the README."""
-    card = "".join(
-        f"- config_name: {name}\n  data_files: [{{split: test, path: {name}/test.jsonl}}]\n"
-        for name in rows
-    )
-    files = {f"{name}/test.jsonl": _lines(found) for name, found in rows.items()}
-    return {"README.md": f"---\nconfigs:\n{card}---\n".encode(), **files}
+def _configs(
+    rows: dict[str, list[dict[str, Any]]], splits: Sequence[str] = ("test",)
+) -> dict[str, bytes]:
+    """Return the files of a data set: for each config its splits, named in the README."""
+    card = "configs:\n"
+    files = {}
+    for name, found in rows.items():
+        card += f"- config_name: {name}\n  data_files:\n"
+        for split in splits:
+            card += f"  - {{split: {split}, path: {name}/{split}.jsonl}}\n"
+            files[f"{name}/{split}.jsonl"] = _lines(found)
+    return {"README.md": f"---\n{card}---\n".encode(), **files}
 
 
 def _lines(rows: Iterable[dict[str, Any]]) -> bytes:
@@ -329,3 +336,32 @@ def test_a_task_with_an_error_has_no_score_and_says_why(both: Both) -> None:
     assert table.column_names == ["row", "sample"]
     page = both.project.folder / "results/experiments/tasks/report.html"
     assert reason in page.read_text(encoding="utf-8")
+
+
+def test_a_package_that_is_missing_while_scoring_is_one_line(
+    both: Both, lm_eval_environment: Path
+) -> None:
+    folder = both.project.folder / "with_package"
+    folder.mkdir()
+    source = (ROOT / TASKS / "adding_chat.yaml").read_text(encoding="utf-8")
+    text = f"{source}process_results: !function utils.score\n"
+    (folder / "adding_chat.yaml").write_text(text, encoding="utf-8")
+    (folder / "utils.py").write_text("def score(doc, results):\n    import sqlitedict\n")
+    harness = Harness(
+        lm_eval_environment,
+        both.project.one("models/adder-*"),
+        {"prompts": {"lm_eval": {}}, "max_model_len": 64},
+        {"test.jsonl": f"{TASKS}/test.jsonl"},
+        "with_package/adding_chat.yaml",
+    )
+    prompts = both.project.one("tasks/adding_chat-*/prompts.jsonl")
+    run = both.project.one("runs/adder.adding_chat.task-*")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(both.project.folder)
+        with pytest.raises(WorkflowError) as caught:
+            more = ["--completions", str(run / "completions.parquet")]
+            harness.call("score", prompts, folder, more)
+    assert str(caught.value) == (
+        "with_package/adding_chat.yaml: task 'with_package/adding_chat.yaml' needs the package "
+        "sqlitedict, which envs/lm-eval.in leaves out; choose another task"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from scripts.build_task import check_samplings
 from scripts.llm_batch.config.load import load_config
 from scripts.llm_batch.digests import DigestMemo
 from scripts.llm_batch.environments.identity import environment_names, load_spec, locked_packages
@@ -237,6 +239,63 @@ def test_each_line_is_asked_under_the_sampling_of_its_task(folder: Path, plan_of
     # The same prompt three times: samples of their own. A greedy request has no seed.
     assert len(set(seeds)) == 4
     assert seeds.count(None) == 1
+
+
+def test_a_seed_of_the_task_is_that_of_each_request(folder: Path, plan_of: Planner) -> None:
+    samplings = [{"line": 1, "params": {"temperature": 0.7, "max_tokens": 5, "seed": 5}}]
+    place = Place(folder / "results", folder / "batch", folder / "scratch", 1)
+    for path in (place.folder, place.scratch):
+        path.mkdir()
+    lines = [line("t/0/0", [1, 2]), line("t/1/0", [3, 4])]
+    fill_batch(task_batch(folder, plan_of(), lines, samplings), place)
+    asked = (place.folder / "requests/0.jsonl").read_text().splitlines()
+    # Each seed stands once: JSON would take the last one in silence.
+    assert [text.count('"seed":5}') for text in asked] == [1, 1]
+    assert [text.count('"seed"') for text in asked] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"n": 4}, "ask for 'n', which a request of vLLM does not have; take it out"),
+        ({"num_beams": 4}, "ask for 'num_beams', which a request of vLLM does not have"),
+        ({"seed": "five"}, "ask for seed 'five'; write a whole number from 0 below"),
+        ({"seed": True}, "ask for seed True; write a whole number"),
+    ],
+)
+def test_what_no_request_can_have_is_refused_before_the_engine_starts(
+    plan_of: Planner, params: dict[str, Any], message: str
+) -> None:
+    task = plan_of().task
+    assert task
+    harness = Harness(Path("none"), Path("model"), task.stage.identity, task.files, task.path)
+    with pytest.raises(WorkflowError, match=re.escape(message)):
+        check_samplings([{"line": 1, "params": {"temperature": 0.7, **params}}], harness)
+
+
+def test_the_rows_of_a_task_cannot_be_judged(folder: Path) -> None:
+    raw = {
+        "experiment": "tasks",
+        "models": {"m": {"path": "model"}},
+        "engines": {"e": {"model": "m", "environment": "cpu", "args": {"max_model_len": 64}}},
+        "prompts": {
+            "t": {"lm_eval_task": "gsm8k"},
+            "judged": {"from_run": "e.t.task", "template": "{{ completion }}"},
+        },
+        "samplings": {"greedy": {"temperature": 0}},
+        "runs": [
+            {"engine": "e", "prompts": "t", "sampling": "task"},
+            {"engine": "e", "prompts": "judged", "sampling": "greedy"},
+        ],
+    }
+    with pytest.raises(ConfigError, match=r"prompts\.judged: 'e\.t\.task' asks a task, whose rows"):
+        load_config(raw, [])
+
+
+def test_a_group_in_a_file_is_refused_with_what_to_write(folder: Path) -> None:
+    (folder / "tasks/own.yaml").write_text("group: all\ntask: [a.yaml, b.yaml]\n")
+    with pytest.raises(ConfigError, match=r"own\.yaml: a group; .* give each an entry of prompts"):
+        task_files(Path("tasks/own.yaml"))
 
 
 def test_figures_are_the_harness_s_and_a_mean_has_our_interval(tmp_path: Path) -> None:
