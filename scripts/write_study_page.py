@@ -22,6 +22,7 @@ from typing import Any
 from scripts.llm_batch.addresses import read_json, write_text_atomic
 from scripts.llm_batch.errors import WorkflowError, run_cli
 from scripts.llm_batch.machine.read import read_machine
+from scripts.llm_batch.report.extract import plots_of_page
 from scripts.llm_batch.report.numbers import UNKNOWN, count, decimal, percent
 
 MARKERS = ("<!-- measured: begin -->", "<!-- measured: end -->")
@@ -43,11 +44,6 @@ PLOTS = (
     "swept-temperature-unique_answers",
     f"{METRIC}-diversity",
 )
-
-_SVG = re.compile(r'<svg xmlns=.*?aria-label="(.*?)">.*?</svg>', re.DOTALL)
-_VARIABLE = re.compile(r"(--[\w-]+):\s*([^;{}]+)[;}]")
-_USE = re.compile(r"var\((--[\w-]+)\)")
-_SIZE = re.compile(r'viewBox="0 0 ([\d.]+) ([\d.]+)"')
 
 Line = Mapping[str, str]
 Record = Mapping[str, Any]
@@ -295,36 +291,12 @@ def _alike_row(study: Study, base: Setting, one: Setting) -> str:
 
 def write_pictures(study: Study, folder: Path) -> list[Path]:
     """Write the plots of the report as SVG files of their own; raises `WorkflowError` for none."""
-    page = (study.report / "report.html").read_text(encoding="utf-8")
-    colours: dict[str, str] = {}
-    for name, value in _VARIABLE.findall(page):
-        # Those of the light page come first.
-        colours.setdefault(name, value.strip())
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for key in PLOTS:
-        path = folder / f"{key}.svg"
-        write_text_atomic(path, standing_alone(_plot(page, key), colours) + "\n")
-        written.append(path)
-    return written
-
-
-def _plot(page: str, key: str) -> str:
-    figure = re.search(rf'<figure [^>]*id="plot-{re.escape(key)}".*?</figure>', page, re.DOTALL)
-    found = _SVG.search(figure[0]) if figure else None
-    if found is None:
-        raise WorkflowError(f"report.html has no plot '{key}'; mend PLOTS in {__file__}")
-    return found[0]
-
-
-def standing_alone(svg: str, colours: Mapping[str, str]) -> str:
-    """Return a plot of the page as a picture of its own: colours, font and ground filled in."""
-    svg = _USE.sub(lambda match: colours[match[1]], svg)
-    found = _SIZE.search(svg)
-    width, height = found.groups() if found else ("0", "0")
-    end = svg.index(">") + 1
-    head = svg[: end - 1] + f' width="{width}" height="{height}" font-family="Arial, sans-serif">'
-    return f'{head}<rect width="{width}" height="{height}" fill="#ffffff"/>{svg[end:]}'
+    paths = [folder / f"{key}.svg" for key in PLOTS]
+    plots = plots_of_page((study.report / "report.html").read_text(encoding="utf-8"), PLOTS)
+    for path, plot in zip(paths, plots, strict=True):
+        write_text_atomic(path, plot)
+    return paths
 
 
 def picture_lines(path: Path) -> str:
