@@ -334,6 +334,28 @@ def test_figures_are_the_harness_s_and_a_mean_has_our_interval(tmp_path: Path) -
     assert perplexity.rows == 3  # type: ignore[union-attr]
 
 
+def test_tasks_of_a_tag_and_groups_have_columns_of_their_own(tmp_path: Path) -> None:
+    asked = Asked((("a", 0), ("b", 0), ("c", 0)), np.zeros(3, dtype=np.bool_))
+    sample = {"doc_id": 0, "filter": "none", "metrics": ["acc"], "filtered_resps": []}
+    samples = [{**sample, "task": task, "acc": acc} for task, acc in (("a", 1), ("b", 0), ("c", 1))]
+    record = {
+        "results": {name: {"acc,none": 1.0} for name in ("a", "b", "c")},
+        "groups": {"g": {"acc,none": 0.5}},
+        "group_subtasks": {"g": ["b", "c"]},
+        "n-samples": {name: {"effective": 1} for name in ("a", "b", "c")},
+        "roots": ["a", "g"],
+    }
+    (tmp_path / "samples.jsonl").write_text("".join(json.dumps(one) + "\n" for one in samples))
+    (tmp_path / "results.json").write_text(json.dumps(record))
+    found = read_scores(tmp_path, asked)
+    scores = {name: column.tolist() for name, column in found.scores.items()}
+    assert scores.keys() == {"a: acc", "g: acc"}
+    assert scores["a: acc"][0] == 1
+    assert scores["g: acc"][1:] == [0, 1]
+    figures = {one.metric: one for one in figures_of(found)}
+    assert (figures["g: acc"].interval, figures["g: acc"].rows) == ("wilson", 2)  # type: ignore[union-attr]
+
+
 def test_a_task_that_changed_since_it_was_planned_is_not_asked(
     folder: Path, plan_of: Planner
 ) -> None:

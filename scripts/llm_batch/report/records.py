@@ -124,6 +124,12 @@ class Run:
         return found
 
     @property
+    def unscored(self) -> list[Mapping[str, Any]]:
+        """The metrics that came to nothing, each with `metric`, `statistic` and `reason`."""
+        main = ("accuracy", "mean_score", "score")
+        return [one for one in self.metrics.get("absent", ()) if one["statistic"] in main]
+
+    @property
     def n(self) -> int:
         """Samples of each prompt."""
         return int(self.identity["sampling"]["n"])

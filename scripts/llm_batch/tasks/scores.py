@@ -78,10 +78,11 @@ def read_scores(folder: Path, asked: Asked) -> HarnessScores:
     answers: dict[str, list[str | None]] = {}
     places = asked.first_lines()
     count = len(asked.documents)
+    record = read_json(folder / "results.json")
     for sample in _samples(folder / "samples.jsonl"):
         place = places[sample["task"], sample["doc_id"]]
         for metric in sample["metrics"]:
-            name = metric_name(metric, sample["filter"])
+            name = _shown(record, _root(record, sample["task"]), metric, sample["filter"])
             column = scores.setdefault(name, np.full(count, np.nan))
             column[place] = _number(sample[metric])
             if asked.generated[place]:
@@ -90,8 +91,24 @@ def read_scores(folder: Path, asked: Asked) -> HarnessScores:
     return HarnessScores(
         scores,
         {name: tuple(answers.get(name, [None] * count)) for name in scores},
-        read_json(folder / "results.json"),
+        record,
     )
+
+
+def _root(record: Mapping[str, Any], task: str) -> str:
+    """Return the task or group that was named, or that a tag stands for, and that holds `task`."""
+    below: Mapping[str, Sequence[str]] = record.get("group_subtasks") or {}
+
+    def holds(name: str) -> bool:
+        return name == task or any(holds(one) for one in below.get(name, ()))
+
+    return next((root for root in record["roots"] if holds(root)), task)
+
+
+def _shown(record: Mapping[str, Any], root: str, metric: str, name: str) -> str:
+    """Return a metric's name; of a tag's tasks, each has metrics of its own."""
+    column = metric_name(metric, name)
+    return column if len(record["roots"]) == 1 else f"{root}: {column}"
 
 
 def _samples(path: Path) -> Iterator[dict[str, Any]]:
@@ -141,9 +158,8 @@ def figures_of(found: HarnessScores) -> Iterator[Figure]:
             metric, comma, name = key.partition(",")
             if not comma or metric.endswith("_stderr") or not isinstance(value, (int, float)):
                 continue
-            column = metric_name(metric, name)
-            shown = column if len(roots) == 1 else f"{root}: {column}"
-            scores = found.scores.get(column, np.empty(0))
+            shown = _shown(record, root, metric, name)
+            scores = found.scores.get(shown, np.empty(0))
             error = results[root].get(f"{metric}_stderr,{name}")
             documents = _documents(record["n-samples"], root)
             yield _figure(shown, value, error, scores[~np.isnan(scores)], documents)
