@@ -45,12 +45,12 @@ def sampling_key(identity: Mapping[str, Any]) -> SamplingKey:
     """Return the sampling of a run's identity, ready to key requests."""
     params = dict(identity["params"])
     own = params.pop("seed", None)
-    seed = identity["seed"] if own is None else own
+    greedy = is_greedy(params)
     without_limit = {name: value for name, value in params.items() if name != "max_tokens"}
     return SamplingKey(
         params=params,
         n=int(identity["n"]),
-        seed=None if is_greedy(params) else int(seed),
+        seed=None if greedy else int(identity["seed"] if own is None else own),
         digest=hashlib.sha256(canonical_json(without_limit).encode()).hexdigest(),
         same_for_all=own is not None,
     )

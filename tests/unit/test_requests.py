@@ -22,7 +22,8 @@ def sampling(n: int = 4, seed: int = 0, **params: Any) -> SamplingKey:
 
 
 def test_a_greedy_request_has_no_seed() -> None:
-    greedy = sampling(n=1, temperature=0)
+    # The identity of a greedy sampling has none either.
+    greedy = sampling_key({"params": {"max_tokens": 16, "temperature": 0}, "n": 1})
     assert sample_seed(greedy, PROMPT, 0, 0) is None
 
 
