@@ -20,8 +20,9 @@ from scripts.llm_batch.addresses import read_json, write_json_atomic
 from scripts.llm_batch.errors import WorkflowError
 from scripts.llm_batch.report import page, write
 from scripts.llm_batch.report.browser import script_json
+from scripts.llm_batch.report.chain import chain_svg
 from scripts.llm_batch.report.comparisons import p_text
-from scripts.llm_batch.report.gather import short_labels
+from scripts.llm_batch.report.gather import gather, short_labels
 from scripts.llm_batch.report.palette import run_shape
 from scripts.llm_batch.report.records import Run
 from scripts.report import main
@@ -430,3 +431,16 @@ def test_splits_of_one_data_set_are_not_taken_for_the_same_rows() -> None:
 
     assert test.data != run_of(dataset="a/b", revision="c", split="train", template="x").data
     assert test.data == run_of(dataset="a/b", revision="c", split="test", template="y").data
+
+
+def test_the_chain_leads_from_a_judged_run_to_the_prompts_of_its_judge(made_up: MadeUp) -> None:
+    judged, judge, *_ = gather(
+        made_up.identity, made_up.runs, made_up.evaluations, made_up.command
+    ).runs
+    prompts = {"from_runs": [judged.address], "template": "x"}
+    judge = replace(judge, identity={**judge.identity, "prompts": prompts})
+    experiment = gather(made_up.identity, made_up.runs, made_up.evaluations, made_up.command)
+
+    assert 'class="arrow judged"' not in chain_svg(experiment)
+    drawn = chain_svg(replace(experiment, runs=(judged, judge)))
+    assert drawn.count('class="arrow judged"') == 1

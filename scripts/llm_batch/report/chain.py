@@ -69,6 +69,7 @@ def chain_svg(experiment: Experiment) -> str:
     report = Node("report", "report", experiment.name, experiment.address)
     for run in experiment.runs[:MOST_RUNS]:
         _add_run(graph, experiment, run, report)
+    _add_judged(graph, experiment.runs[:MOST_RUNS])
     more = len(experiment.runs) - MOST_RUNS
     if more > 0:
         graph.add(2, Node("more", "more", f"and {more} more runs", "listed below"))
@@ -102,6 +103,15 @@ def _add_run(graph: Graph, experiment: Experiment, run: Run, report: Node) -> No
         metrics = ", ".join(dict.fromkeys(v.metric for v in run.values if v.metric)) or "no metric"
         node = Node(f"v{address}", "evaluation", metrics, address, f"run-{run.address}")
         graph.add(4, report, graph.add(3, node, run_node))
+
+
+def _add_judged(graph: Graph, runs: Sequence[Run]) -> None:
+    """Add an arrow from each judged run to the prompts that are made from its completions."""
+    drawn = {run.address: f"r{run.index}" for run in runs}
+    for run in runs:
+        for address in run.prompts.get("from_runs", []):
+            if address in drawn:
+                graph.arrows[drawn[address], f"p{run.prompts_address}"] = None
 
 
 def _engine_sources(graph: Graph, experiment: Experiment, run: Run) -> Iterable[Node]:
@@ -147,10 +157,13 @@ def _draw(graph: Graph) -> str:
 
 def _arrow(x1: float, y1: float, x2: float, y2: float) -> str:
     start, end, middle = x1 + BOX_WIDTH, x2, BOX_HEIGHT / 2
+    kind = "arrow"
+    if x2 < x1:
+        start, end, kind = x1, x2 + BOX_WIDTH, "arrow judged"
     bend = (end - start) / 2
     y1, y2 = y1 + middle, y2 + middle
     return (
-        f'<path class="arrow" d="M{start:g},{y1:.1f}C{start + bend:g},{y1:.1f} '
+        f'<path class="{kind}" d="M{start:g},{y1:.1f}C{start + bend:g},{y1:.1f} '
         f'{end - bend:g},{y2:.1f} {end:g},{y2:.1f}"/>'
     )
 
