@@ -141,7 +141,12 @@ def _is_p(key: str, value: Any) -> bool:
 def _scored(run: Run) -> Scored | None:
     if run.evaluation is None:
         return None
-    found = {v.metric: v.statistic for v in run.values if v.statistic in MAIN_STATISTICS}
-    # A metric without any score has no figure, but gates may still name it.
-    statistics = {name: found.get(name, "accuracy") for name in run.metrics.get("metrics", {})}
+    # A metric without any score has no figure, but gates may still name it; a task's metrics are
+    # known by their figures only.
+    statistics = dict.fromkeys(run.metrics.get("metrics", {}), "accuracy")
+    statistics |= {
+        value.metric: value.statistic
+        for value in run.values
+        if value.metric is not None and value.statistic in MAIN_STATISTICS
+    }
     return Scored(run.name, run.identity, statistics, run.evaluation / "scores.parquet")
