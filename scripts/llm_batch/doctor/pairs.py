@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -61,8 +62,8 @@ class Pair:
 
     @property
     def node_gpus(self) -> int:
-        """Return how many GPUs it takes of one machine."""
-        return self.gpus // int(self.tuning.get("nodes") or 1)
+        """Return how many GPUs it takes of one machine, at the most."""
+        return math.ceil(self.gpus / int(self.tuning.get("nodes") or 1))
 
     @property
     def dtype(self) -> str | None:
