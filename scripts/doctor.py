@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from scripts.llm_batch.addresses import write_text_atomic
+from scripts.llm_batch.doctor.auto import head_node
 from scripts.llm_batch.doctor.choose import Choice, choose
 from scripts.llm_batch.doctor.examine import Examination, examine, to_record, visible
 from scripts.llm_batch.doctor.listing import listing
@@ -70,6 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(json.dumps(to_record(examination, engines), indent=2))
     else:
         print(listing(examination, engines, max(80, shutil.get_terminal_size((110, 24)).columns)))
+        if examination.machine.is_this and (reason := head_node(examination.machine)):
+            print(f"note: auto is refused here when the workflow runs: {reason}")
     possible = all(not engine.findings for engine in engines)
     return 0 if possible and passes(examination, arguments.environments) else 1
 

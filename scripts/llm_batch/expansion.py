@@ -9,6 +9,7 @@ processes and blocks of any size.
 from __future__ import annotations
 
 import gc
+import logging
 import multiprocessing
 import os
 import signal
@@ -54,6 +55,9 @@ PIECE_BYTES = 256 << 10
 
 PROCESS_BYTES = 8 * BLOCK_BYTES
 """Each process takes half a second to start: less than what so much data takes to be rendered."""
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -153,6 +157,14 @@ def expand_file(
         yield from _expand_together(expansion, blocks, numbering, processes)
     else:
         yield from _expand_alone(expansion, blocks, numbering)
+    if numbering.repeated:
+        log.warning(
+            "%s: %d rows have the id of a row before; their line is added to it, so the first is "
+            "%r now. Give each row an id of its own if something looks rows up by it",
+            expansion.prompts.path,
+            numbering.repeated,
+            numbering.first_repeated,
+        )
 
 
 def useful_processes(paths: Sequence[Path], threads: int) -> int:

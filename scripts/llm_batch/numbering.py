@@ -43,7 +43,10 @@ class Numbers(NamedTuple):
 
 
 class RowNumbering:
-    """Gives rows unique names and counts how often the same prompt came before, in file order."""
+    """Gives rows unique names and counts how often the same prompt came before, in file order.
+
+    `repeated` counts the rows that got another name; `first_repeated` is the first such name.
+    """
 
     def __init__(self, limit: int | None = None, seeded: bool = True) -> None:
         """`limit` is the number of rows after which all are dropped.
@@ -54,6 +57,8 @@ class RowNumbering:
         self._seeded = seeded
         self._names = Occurrences()
         self._prompts = Occurrences()
+        self.repeated = 0
+        self.first_repeated = ""
 
     @property
     def full(self) -> bool:
@@ -92,4 +97,6 @@ class RowNumbering:
             while self._names.add_one(value):
                 name = renamed[place] = f"{name}#{lines[place]}"
                 value = int(text_hashes([name])[0])
+        self.repeated += len(renamed)
+        self.first_repeated = self.first_repeated or next(iter(renamed.values()), "")
         return renamed

@@ -201,3 +201,18 @@ def test_one_model_can_be_asked_about(
     assert engine["findings"][0]["text"].startswith("environment cu130 does not run here: CUDA 13")
     code, _ = run(capsys, *words, "--machine", machine_path("5090-driver-580"))
     assert code == 0
+
+
+@pytest.mark.parametrize("command", ["", "sbatch"])
+def test_the_doctor_and_the_workflow_agree_about_auto_on_a_head_node(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    command: str,
+) -> None:
+    if command:
+        (tmp_path / command).touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    _, text = run(capsys)
+    assert ("auto is refused here when the workflow runs" in text) == bool(command)

@@ -146,3 +146,14 @@ def test_a_small_file_needs_one_process(tmp_path: Path) -> None:
         stream.truncate(1 << 30)
     assert useful_processes([path], 16) == 16
     assert useful_processes([path], 1) == 1
+
+
+def test_ids_that_are_repeated_are_told_with_the_first(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [json.dumps({"id": name, "q": "?", "a": "!"}) for name in ("p", "q", "q", "r", "q")]
+    expanded(expansion(tmp_path, "\n".join(rows).encode()), 1, 40)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.getMessage().startswith(f"{tmp_path / 'prompts.jsonl'}: 2 rows have the id of")
+    assert "'q#3'" in record.getMessage()

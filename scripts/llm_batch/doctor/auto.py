@@ -12,6 +12,7 @@ from scripts.llm_batch.doctor.examine import visible
 from scripts.llm_batch.doctor.variants import load_variants
 from scripts.llm_batch.errors import ConfigError
 from scripts.llm_batch.machine.read import SIMULATED_MACHINE, read_machine
+from scripts.llm_batch.machine.records import Machine
 
 SUBMITTERS = ("sbatch", "qsub", "bsub")
 """Commands of SLURM, of PBS and Grid Engine, and of LSF: jobs may run where other GPUs are."""
@@ -24,17 +25,23 @@ def choose_here(envs_dir: Path, environ: Mapping[str, str] = os.environ) -> Choi
     GPU, and a command that sends jobs elsewhere.
     """
     machine = visible(read_machine(Path("results"), environ), environ)
-    command = submitter(environ)
-    if not machine.gpus and command and not environ.get(SIMULATED_MACHINE):
+    if not environ.get(SIMULATED_MACHINE) and (reason := head_node(machine, environ)):
         raise ConfigError(
-            f"environment auto: no GPU on this node, and {command} sends jobs to others; name "
-            "the environment, e.g. --config environment=cu128 (python -m scripts.doctor on a GPU "
-            "node says which), or cpu"
+            f"environment auto: {reason}; name the environment, e.g. --config environment=cu128 "
+            "(python -m scripts.doctor on a GPU node says which), or cpu"
         )
     choice = choose(load_variants(envs_dir), machine)
     if machine.is_this:
         return choice
     return Choice(choice.name, f"{choice.reason} ({machine.origin})")
+
+
+def head_node(machine: Machine, environ: Mapping[str, str] = os.environ) -> str:
+    """Return why a machine looks like the head node of a cluster; empty if it does not."""
+    command = submitter(environ)
+    if machine.gpus or not command:
+        return ""
+    return f"no GPU on this node, and {command} sends jobs to others"
 
 
 def submitter(environ: Mapping[str, str]) -> str | None:
