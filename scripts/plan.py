@@ -58,14 +58,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     engines = [engine for engine, _ in found]
     by_folder = {run.folder: run for _, runs in found for run in runs}
     runs = [by_folder[folder] for folder in plan.runs]
+    replications = open_replications(plan, arguments.results)
     impossible = look_ahead(plan.engines.values(), ROOT / "envs", arguments.results)
     if arguments.json:
-        print(json.dumps(document(plan, engines, runs) | {"impossible": impossible}, indent=2))
+        more = {"replications": replications, "impossible": impossible}
+        print(json.dumps(document(plan, engines, runs) | more, indent=2))
     else:
-        print(text(plan, engines, runs))
+        print(text(plan, engines, runs, replications))
         if impossible:
             print("\nOn this machine it would be refused:", *impossible, sep="\n  ")
     return 0
+
+
+def open_replications(plan: Plan, results: Path) -> int:
+    """Return how many runs have still to be asked again, each by an engine start of its own."""
+    stages = {run.replication.folder for run in plan.runs.values() if run.replication}
+    return sum(not (results / "replications" / name / "manifest.json").is_file() for name in stages)
 
 
 def read_config(
@@ -182,7 +190,12 @@ ENGINE_COLUMNS = (
 )
 
 
-def text(plan: Plan, engines: Sequence[EngineForecast], runs: Sequence[RunForecast]) -> str:
+def text(
+    plan: Plan,
+    engines: Sequence[EngineForecast],
+    runs: Sequence[RunForecast],
+    replications: int = 0,
+) -> str:
     """Return the tables, and what their figures mean."""
     summed = total(engines)
     lines = list(engines)
@@ -198,6 +211,11 @@ def text(plan: Plan, engines: Sequence[EngineForecast], runs: Sequence[RunForeca
     ]
     if summed.expected_tokens is None:
         notes.append(f"{UNKNOWN}: this engine has answered nothing yet; a small run tells.")
+    if replications:
+        notes.append(
+            f"replicate: {count(replications)} runs are asked again, each in an engine start of "
+            "its own; these are not in the tables."
+        )
     return "\n\n".join(
         [
             f"{plan.experiment}: {len(runs)} runs, "

@@ -30,6 +30,9 @@ def test_a_sweep_is_foretold_run_and_then_found_complete(project: Project) -> No
     config["samplings"]["warm"]["n"] = 1
     project.write_config(config)
     foretold = plan(project)
+    assert foretold["replications"] == 0
+    # Each is asked again by an engine start of its own, which the tables cannot show.
+    assert plan(project, "--config", "replicate=2")["replications"] == 3
     runs = {run["run"]: run for run in foretold["runs"]}
     assert list(runs) == [
         "toy.questions.warm+temperature_0",
