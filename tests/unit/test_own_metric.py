@@ -39,9 +39,17 @@ def file(tmp_path: Path) -> Path:
 
 
 def evaluate(root: Path, texts: list[str], file: Path, **settings: Any) -> Path:
+    samples = {f"r{place}": [text] for place, text in enumerate(texts)}
+    return evaluate_samples(root, samples, file, **settings)
+
+
+def evaluate_samples(
+    root: Path, samples: dict[str, list[str]], file: Path, **settings: Any
+) -> Path:
     records = [
-        completion(f"r{place}", 0, text, "yes", tags='{"level": 4}')
-        for place, text in enumerate(texts)
+        completion(row, sample, text, "yes", tags='{"level": 4}')
+        for row, texts in samples.items()
+        for sample, text in enumerate(texts)
     ]
     run = write_run(root / "runs/demo-0123456789ab", records)
     specification = {
@@ -79,6 +87,22 @@ def test_a_row_that_fails_has_no_score_is_counted_and_the_first_is_told(
     accuracy = next(value for value in found["values"] if value["statistic"] == "accuracy")
     assert (accuracy["value"], accuracy["rows"]) == (pytest.approx(2 / 3), 3)
     assert "path" not in record["settings"]
+
+
+@pytest.mark.parametrize("votes", [True, False])
+def test_samples_vote_only_where_the_function_gives_answers(tmp_path: Path, votes: bool) -> None:
+    file = tmp_path / "mine.py"
+    value = "(True, completion)" if votes else "True"
+    file.write_text(f"def score(completion, reference, row):\n    return {value}\n")
+    texts = {"r1": ["a", "b"], "r2": ["c", "c"]}
+
+    found = document(evaluate_samples(tmp_path, texts, file))
+
+    values = {value["statistic"]: value["value"] for value in found["values"] if value["metric"]}
+    assert (values["accuracy"], values["pass@k"]) == (1, 1)
+    assert values.get("majority@n") == (1 if votes else None)
+    reasons = [one["reason"] for one in found["absent"] if one["statistic"] == "majority@n"]
+    assert [reason.startswith("mine gave no answer") for reason in reasons] == [True] * (not votes)
 
 
 def test_its_place_is_not_written_anywhere(tmp_path: Path, file: Path) -> None:

@@ -48,7 +48,7 @@ def test_the_addresses_of_a_fixed_config_never_change() -> None:
     planned = plan()
     assert folders(planned) == GOLDEN
     assert list(planned.batches) == ["toy-fc5d3762f450"]
-    assert planned.report.folder == "golden-e99cb5e2ed47"
+    assert planned.report.folder == "golden-cd12aa4214ba"
 
 
 def test_an_adapter_changes_the_address_of_its_own_runs_only() -> None:

@@ -25,7 +25,7 @@ DEFINITIONS: Mapping[str, str] = {
     "mean over rows (Chen et al. 2021, arXiv:2107.03374)",
     "majority@n": "score of the most frequent extracted answer of a row's samples, mean over rows; "
     "answers that tie count with the mean of their scores, samples without an answer do not vote, "
-    "a row without votes scores 0",
+    "a row without votes scores 0; absent where no completion of the run gave an answer",
     "mean_score": "mean score of a row's samples, then mean over rows",
     "best@n": "score of the sample of a row with the highest cumulative log probability, mean over "
     "rows with two samples or more; samples that tie count with the mean of their scores",

@@ -95,12 +95,11 @@ def metric_values(completions: Completions, metric: NamedMetric, scores: Scores)
         enough = counts >= k
         passed = pass_at_k(counts[enough], totals[enough].astype(np.int64), k)
         figures.append(value("pass@k", k, estimate_share(passed), enough))
-    if metric.metric.votes and samples > 1:
+    if samples > 1 and (reason := _no_votes(metric, scores)):
+        figures.append(Absent(metric.name, "majority@n", reason))
+    elif samples > 1:
         votes = _majority_scores(completions.group[scored], scores, np.flatnonzero(scored))
         figures.append(value("majority@n", samples, estimate_share(votes), every))
-    elif samples > 1:
-        reason = f"{metric.type} takes no answer that samples could vote on"
-        figures.append(Absent(metric.name, "majority@n", reason))
     if len(best):
         figures.append(_best_value(metric, estimate_share(best), counts))
     return figures
@@ -139,6 +138,18 @@ def _corpus_score(
         # sacrebleu would draw samples of one row as if they were independent.
         estimate = Estimate(value, None, None, None, completions)
     return [_value(metric.name, "corpus_score", None, estimate, samples, completions)]
+
+
+def _no_votes(metric: NamedMetric, scores: Scores) -> str | None:
+    """Return why samples cannot vote; None if they can.
+
+    A metric of the user's may score without an answer: then 0 for a row without votes says nothing.
+    """
+    if not metric.metric.votes:
+        return f"{metric.type} takes no answer that samples could vote on"
+    if all(answer is None for answer in scores.answer):
+        return f"{metric.name} gave no answer that samples could vote on"
+    return None
 
 
 def _majority_scores(groups: Integers, scores: Scores, indices: NDArray[np.intp]) -> Floats:
