@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -104,11 +105,15 @@ def compare_experiment(experiment: Experiment, identity: Mapping[str, Any]) -> C
         one["p_at_most"] = one["test"] == SIGN_FLIP and one["p"] <= 1.0001 / (FLIPS + 1)
     document["gates"] = judge_gates(identity.get("gates", []), runs)
     short = {run.name: run.label for run in experiment.runs}
-    labels = {
-        setting["name"]: setting["name"].replace(setting["runs"][0], short[setting["runs"][0]], 1)
-        for setting in document["settings"]
-    }
+    labels = {setting["name"]: _label(setting, short) for setting in document["settings"]}
     return Comparison(rounded(document), labels)
+
+
+def _label(setting: Mapping[str, Any], short: Mapping[str, str]) -> str:
+    """Return a setting's short name; where it pools several seeds, none of them stands in it."""
+    first = setting["runs"][0]
+    name = short[first] if len(setting["runs"]) == 1 else re.sub(r"\+seed_\d+", "", short[first])
+    return str(setting["name"]).replace(first, name, 1)
 
 
 def p_text(one: Mapping[str, Any]) -> str:

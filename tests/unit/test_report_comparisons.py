@@ -1,4 +1,7 @@
-"""Runs of one task of lm-evaluation-harness are compared document by document."""
+"""Runs of one task of lm-evaluation-harness are compared document by document.
+
+And what settings are called in the report.
+"""
 
 from __future__ import annotations
 
@@ -47,3 +50,12 @@ def test_two_engines_on_one_task_are_compared(tmp_path: Path) -> None:
     assert (one["metric"], one["rows"]) == ("acc", 40)
     assert one["difference"] == 0.4
     assert one["p_corrected"] < 0.001
+
+
+def test_a_setting_of_several_seeds_is_not_named_after_one_of_them(tmp_path: Path) -> None:
+    runs = [run(tmp_path, f"hot+top_p_0.9+seed_{seed}", right=20 + seed) for seed in (1, 2)]
+    for seed, one in enumerate(runs):
+        one.identity = {**one.identity, "engine": "e", "sampling": {"params": {}, "seed": seed}}
+    alone = run(tmp_path, "cold+seed_1", right=30)
+    found = compare_experiment(cast("Experiment", SimpleNamespace(runs=[*runs, alone])), {})
+    assert sorted(found.labels.values()) == ["cold+seed_1", "hot+top_p_0.9 (2 seeds)"]
