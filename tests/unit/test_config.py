@@ -303,7 +303,16 @@ class TestCommandLine:
 
     def test_a_rehearsal_has_a_name_of_its_own(self, project: Path) -> None:
         assert load(base(backend="dummy")).experiment == "demo-rehearsal"
-        assert load(base(backend="dummy", experiment="mine")).experiment == "mine"
+        named = base(backend="dummy", experiment="mine")
+        assert load(named).experiment == "mine-rehearsal"
+        one_off = {"model": "models/tiny", "prompts": "data/asked.jsonl", "environment": "cpu"}
+        real = load_config({**one_off, "experiment": "mine"}, [])
+        rehearsed = load_config({**one_off, "experiment": "mine", "backend": "dummy"}, [])
+        assert (real.experiment, rehearsed.experiment) == ("mine", "mine-rehearsal")
+
+    def test_a_name_that_says_rehearsal_is_kept(self, project: Path) -> None:
+        raw = base(backend="dummy", experiment="mine-rehearsal")
+        assert load(raw).experiment == "mine-rehearsal"
 
     def test_prompts_without_reference_have_no_metrics(self, project: Path) -> None:
         Path("data/bare.jsonl").write_text('\n{"messages": []}\n')

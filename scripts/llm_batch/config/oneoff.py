@@ -46,7 +46,7 @@ def apply_one_off(config: Section, experiment_given: bool) -> tuple[Section, lis
     """Return `config` (valid against the schema) with the command line's settings in place.
 
     Anything but `experiment` that a setting replaces is ignored. `experiment_given`: the command
-    line names the experiment.
+    line names the experiment. Whoever names it, a rehearsal adds `REHEARSAL` to it.
     """
     problems: list[Problem] = []
     result = {key: value for key, value in config.items() if key not in ONE_OFF_KEYS}
@@ -61,10 +61,10 @@ def apply_one_off(config: Section, experiment_given: bool) -> tuple[Section, lis
     elif "sampling" in config:
         text = "only with model= or prompts=; add one of them, or name samplings in runs"
         problems.append(Problem(("sampling",), text))
-    if config.get("backend") == "dummy" and not experiment_given and "experiment" in result:
-        # The names that a paper reads must not come to mean a rehearsal.
-        result["experiment"] += REHEARSAL
     if config.get("backend") == "dummy":
+        if "experiment" in result and not result["experiment"].endswith(REHEARSAL):
+            # The names that a paper reads must not come to mean a rehearsal.
+            result["experiment"] += REHEARSAL
         # What no model answered can neither pass nor fail.
         result.pop("gates", None)
     _override_engines(config, result)
