@@ -13,6 +13,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from scripts.llm_batch.errors import WorkflowError, run_cli
+from scripts.llm_batch.hub.models import commit_of
+from scripts.llm_batch.hub.problems import explained, quiet_client
+from scripts.llm_batch.hub.source import Source
 from scripts.llm_batch.models.size import (
     Figure,
     ModelSize,
@@ -68,7 +71,12 @@ def measure(model: str) -> ModelSize:
     repo, _, revision = model.partition("@")
     if repo.count("/") != 1 or repo.startswith((".", "/", "~")):
         raise WorkflowError(f"{model}: no such folder, and not a hub repository (owner/name)")
-    return hub_model_size(repo, revision or "main")
+    quiet_client()
+    source = Source(repo, revision or "main")
+    # Asked once: the client would ask for files again and again where there is no network.
+    source = source._replace(revision=commit_of(source))
+    with explained(source):
+        return hub_model_size(repo, source.revision)
 
 
 def describe(size: ModelSize, dtype: str, kv_dtype: str) -> Iterator[str]:

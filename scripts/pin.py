@@ -17,6 +17,7 @@ from pathlib import Path
 from scripts.llm_batch.addresses import write_text_atomic
 from scripts.llm_batch.config.oneoff import ON_HUB
 from scripts.llm_batch.errors import ConfigError, WorkflowError, run_cli
+from scripts.llm_batch.hub.models import commit_of
 from scripts.llm_batch.hub.pins import Pin, find_pins, write_pins
 from scripts.llm_batch.hub.problems import explained, quiet_client
 from scripts.llm_batch.hub.source import Source
@@ -65,15 +66,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not wanted:
         print(f"{path}: nothing to pin: {len(pins)} revisions, each a commit")
     return 0
-
-
-def commit_of(source: Source) -> str:
-    """Return the commit that a branch or tag means; raise `WorkflowError` without an answer."""
-    from huggingface_hub import HfApi
-
-    with explained(source):
-        info = HfApi().repo_info(source.repo, repo_type=source.kind, revision=source.revision)
-    return str(info.sha)
 
 
 def resolve(pins: Sequence[Pin]) -> dict[Pin, str]:

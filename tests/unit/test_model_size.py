@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -277,3 +280,19 @@ def test_the_command_prints_each_number_with_its_arithmetic(
 def test_the_command_refuses_what_is_neither_folder_nor_repository() -> None:
     with pytest.raises(WorkflowError, match=r"^\./nothing: no such folder, and not a hub"):
         main(["./nothing"])
+
+
+def test_without_a_network_the_command_says_so_in_one_line(tmp_path: Path) -> None:
+    # Nothing listens on port 1.
+    hub = {"HF_ENDPOINT": "http://127.0.0.1:1", "HF_HOME": str(tmp_path), "NO_PROXY": "127.0.0.1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "scripts.model_size", "ann/adder"],
+        cwd=Path(__file__).resolve().parents[2],
+        env={**os.environ, **hub},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: ann/adder@main: the hub (http://127.0.0.1:1) cannot be")
+    assert done.stderr.count("\n") == 1

@@ -89,6 +89,15 @@ def read_index(source: Source) -> Mapping[str, str]:
         raise WorkflowError(f"{source}: {INDEX} has no weight_map") from None
 
 
+def commit_of(source: Source) -> str:
+    """Return the commit that a branch or tag means; raise `WorkflowError` without an answer."""
+    from huggingface_hub import HfApi
+
+    with explained(source):
+        info = HfApi().repo_info(source.repo, repo_type=source.kind, revision=source.revision)
+    return str(info.sha)
+
+
 def tell_renamed(source: Source) -> None:
     """Log a line if the hub has the repository under another name now; silent offline."""
     import httpx2
