@@ -112,7 +112,8 @@ def test_a_card_that_was_taken_between_look_and_lock_is_given_back(tmp_path: Pat
     [
         (simulated_inventory(2), {}, 4, "needs 4 GPUs, this machine has 2; lower tensor"),
         (simulated_inventory(2), {"CUDA_VISIBLE_DEVICES": "1"}, 2, "CUDA_VISIBLE_DEVICES leaves 1"),
-        (simulated_inventory(0), {}, 1, r"needs 1 GPU, and no NVIDIA driver \(simulated\)"),
+        (simulated_inventory(0), {}, 1, r"driver \(simulated\); use environment cpu, or"),
+        (GpuInventory(reason="restart it", broken=True), {}, 1, "needs 1 GPU, and restart it$"),
         (simulated_inventory([simulated_slices(0, 3)]), {}, 2, "needs 2 GPUs, this machine has 1"),
     ],
 )

@@ -24,7 +24,7 @@ CASES = {
     "more GPUs than there are": (
         "dummy: {}",
         "dummy: {gpus: 64}",
-        "error: engine 'toy': the engine needs 64 GPUs, and ",
+        "error: engines.toy: the engine needs 64 GPUs, and ",
     ),
 }
 

@@ -90,4 +90,4 @@ def _refuse_missing(job: Wanted, environ: Mapping[str, str]) -> None:
         else len(usable(visible_devices(there, environ), size))
     )
     if count < size:
-        raise WorkflowError(f"engine '{job.engine}': {too_few(size, count, there)}")
+        raise WorkflowError(f"engines.{job.engine}: {too_few(size, count, there)}")

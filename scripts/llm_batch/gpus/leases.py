@@ -164,7 +164,9 @@ def usable(found: Sequence[Device], count: int) -> list[Device]:
 def too_few(count: int, found: int, inventory: GpuInventory) -> str:
     """Return the message for an engine that needs more GPUs than there are."""
     if not inventory.gpus:
-        return f"the engine needs {count} GPU{'s' * (count > 1)}, and {inventory.reason}"
+        # Why a driver does not work comes with its own cure.
+        cure = "" if inventory.broken else "; use environment cpu, or another machine"
+        return f"the engine needs {count} GPU{'s' * (count > 1)}, and {inventory.reason}{cure}"
     there = len(inventory.gpus)
     hidden = f", CUDA_VISIBLE_DEVICES leaves {found}" if found != there else ""
     return (
