@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from snakemake.resources import Resources
 
 from scripts.llm_batch.errors import ConfigError, WorkflowError
 from scripts.llm_batch.generate.state import ShardFolder
@@ -133,3 +135,15 @@ def test_a_shared_disk_without_locks_does_not_stop_a_shard(
     monkeypatch.setattr(fcntl, "flock", refuse)
     with ShardFolder(tmp_path / "journals", "batch.0") as folder:
         assert "pid" in (folder / "lock").read_text()
+
+
+def test_no_resource_of_the_profile_is_derived_from_sizes_of_inputs() -> None:
+    profile = yaml.safe_load((ROOT / "profiles/slurm/profile.yaml").read_text(encoding="utf-8"))
+    written = [f"{key}={value}" for key, value in profile["default-resources"].items()]
+    parse = Resources.parser_factory(allow_expressions=True, defaults="full")
+    computed = [
+        {name for name, value in parse(words).items() if value.is_evaluable()}
+        for words in ([], written)
+    ]
+    # Snakemake's own are, and it warns of a coroutine where an input is not there yet.
+    assert computed == [{"disk_mb", "mem_mb", "tmpdir"}, {"tmpdir"}]
