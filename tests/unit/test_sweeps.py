@@ -11,7 +11,7 @@ import yaml
 
 from scripts.llm_batch.config.load import load_config
 from scripts.llm_batch.config.records import Config
-from scripts.llm_batch.config.schema import load_schema
+from scripts.llm_batch.config.schema import known_reference, load_schema
 from scripts.llm_batch.config.sweep_axes import NAMED, axes
 from scripts.llm_batch.digests import DigestMemo
 from scripts.llm_batch.plan.make import make_plan
@@ -214,3 +214,13 @@ def test_no_key_means_two_things() -> None:
 def test_thousands_of_points_are_one_line_of_the_config(project: Path) -> None:
     found = names(entry(sweep={"seed": list(range(1000)), "temperature": [0.5, 1]}))
     assert len(set(found)) == 2000
+
+
+def test_of_many_names_the_nearest_are_listed_and_the_others_counted() -> None:
+    names = [f"cpu.chat.greedy.t{number}" for number in range(88)]
+    problem = known_reference(("gates", 0, "baseline"), "cpu.chat.greedy.t7O", "runs", names)
+    assert problem is not None
+    assert problem.text.endswith(" and 78 more)")
+    assert "'cpu.chat.greedy.t7', " in problem.text
+    listed = problem.text.partition("(")[2]
+    assert len(listed.split(", ")) == 10

@@ -7,13 +7,14 @@ import functools
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import yaml
 
-from scripts.llm_batch.config.errors import ConfigPath, Problem, nearest, show_key
+from scripts.llm_batch.config.errors import MAX_SHOWN, ConfigPath, Problem, nearest, show_key
 from scripts.llm_batch.config.words import expected, foreign_key, show, type_cure
 
 SCHEMA_PATH = Path(__file__).parents[3] / "config" / "schemas" / "config.schema.yaml"
@@ -226,11 +227,16 @@ def _wrong_value(error: Any, path: ConfigPath) -> str:
 def known_reference(
     path: ConfigPath, name: str, section: str, known: Iterable[str]
 ) -> Problem | None:
-    """Return a problem if `name` is not an entry of `section`."""
+    """Return a problem if `name` is not an entry of `section`; of many, it lists the nearest."""
     names = list(known)
     if name in names:
         return None
     close = nearest(name, names)
     mean = f"; did you mean '{close}'?" if close else ";"
-    listed = ", ".join(show_key(entry) for entry in names) or f"{section} is empty"
+    shown = names
+    if len(names) > MAX_SHOWN:
+        shown = get_close_matches(name, names, n=MAX_SHOWN, cutoff=0)
+    listed = ", ".join(show_key(entry) for entry in shown) or f"{section} is empty"
+    if len(names) > len(shown):
+        listed += f" and {len(names) - len(shown)} more"
     return Problem(path, f"'{name}' is not in {section}{mean} ({listed})")
