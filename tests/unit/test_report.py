@@ -232,6 +232,21 @@ def test_runs_without_metrics_still_have_a_report(tmp_path: Path) -> None:
     assert "number.accuracy" not in (results.report / "tables/headline.csv").read_text()
 
 
+def test_completions_that_a_metric_could_not_score_are_told(tmp_path: Path) -> None:
+    results = make_results(tmp_path, rows=8, samplings=["greedy", "hot"])
+    document = read_json(results.evaluations[1] / "metrics.json")
+    document["metrics"]["number"]["errors"]["failed"] = 3
+    document["metrics"]["number"]["first_failure"] = "row 'r1', sample 0: ValueError: <boom>"
+    write_json_atomic(results.evaluations[1] / "metrics.json", document)
+
+    told = "number: 3 of 40 completions (hot 3) could not be scored; they are in no figure."
+
+    assert told in results.write_report().read_text("utf-8")
+    assert f"{told} First: row 'r1', sample 0: ValueError: \\<boom\\>" in (
+        results.report / "report.md"
+    ).read_text("utf-8")
+
+
 def test_a_single_run_has_a_report(tmp_path: Path) -> None:
     results = make_results(tmp_path, rows=8, samplings=["hot"])
 

@@ -13,6 +13,7 @@ from scripts.llm_batch.report.engines import Batch
 from scripts.llm_batch.report.figures import Cell, Headline
 from scripts.llm_batch.report.records import Experiment, Run
 from scripts.llm_batch.report.resources import Resources
+from scripts.llm_batch.report.unscored import failed_scores
 
 MOST_COMPARISONS = 40
 MOST_IN_SIGHT = 10
@@ -60,6 +61,7 @@ def _headline(experiment: Experiment, table: Headline) -> Iterator[str]:
         notes.append(f"[low, high]: {experiment.runs[0].level:.0%} intervals over rows.")
     if notes:
         yield " ".join(notes)
+    yield from (f"⚠️ {_plain(line)}" for line in failed_scores(experiment))
 
 
 def _gates(comparison: Comparison) -> Iterator[str]:

@@ -29,6 +29,7 @@ from scripts.llm_batch.report.resource_table import run_rows, table
 from scripts.llm_batch.report.resources import Resources, labelled
 from scripts.llm_batch.report.swept_plots import JOINED
 from scripts.llm_batch.report.tables import INDEX, Table
+from scripts.llm_batch.report.unscored import failed_scores
 from scripts.llm_batch.report.usage import SHARING
 
 TABLES, PLOTS = "tables", "plots"
@@ -93,6 +94,7 @@ def render(content: Content) -> str:
         "totals": _totals(experiment, content.choice),
         "intervals": _intervals(experiment),
         "definitions": _definitions(experiment),
+        "failed_scores": failed_scores(experiment),
         "whisker": _Whiskers(experiment),
         "resource_table": table(content.resources),
         "resource_labels": [label for label, _ in labelled(content.resources)],
