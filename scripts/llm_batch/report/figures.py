@@ -82,7 +82,7 @@ def headline(experiment: Experiment) -> Headline:
     runs = experiment.runs
     shared, varying = [], []
     for one in _settings(runs):
-        texts = _texts(one, runs)
+        texts = list(dict.fromkeys(_setting_text(one, run) for run in runs))
         if len(texts) == 1:
             if texts[0] not in (OFF, "default", numbers.UNKNOWN):
                 shared.append((one.label, texts[0]))
@@ -105,14 +105,6 @@ def headline(experiment: Experiment) -> Headline:
         columns=tuple(columns + [column for column, _ in measured]),
         rows=tuple(rows),
     )
-
-
-def _texts(one: _Setting, runs: Sequence[Run]) -> list[str]:
-    """Return the different texts of a setting; a greedy run has no seed that could differ."""
-    found = dict.fromkeys(_setting_text(one, run) for run in runs)
-    if one.key == "seed" and len(found) == 2:
-        found.pop(numbers.UNKNOWN, None)
-    return list(found)
 
 
 def _settings(runs: Sequence[Run]) -> list[_Setting]:
