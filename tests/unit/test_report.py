@@ -22,6 +22,7 @@ from scripts.llm_batch.report import page, write
 from scripts.llm_batch.report.browser import script_json
 from scripts.llm_batch.report.chain import chain_svg
 from scripts.llm_batch.report.comparisons import p_text
+from scripts.llm_batch.report.figures import Headline, headline
 from scripts.llm_batch.report.gather import gather, short_labels
 from scripts.llm_batch.report.palette import run_shape
 from scripts.llm_batch.report.records import Run
@@ -247,6 +248,18 @@ def test_completions_that_a_metric_could_not_score_are_told(tmp_path: Path) -> N
     ).read_text("utf-8")
 
 
+def test_a_setting_that_a_run_does_not_have_is_not_said_of_all(tmp_path: Path) -> None:
+    def table(samplings: list[str]) -> Headline:
+        made = make_results(tmp_path / samplings[0], rows=4, samplings=samplings)
+        return headline(gather(made.identity, made.runs, made.evaluations, made.command))
+
+    greedy_too, sampled = table(["greedy", "hot"]), table(["warm", "hot"])
+
+    assert "seed" not in dict(greedy_too.shared)
+    assert "seed" in [column.key for column in greedy_too.columns]
+    assert dict(sampled.shared)["seed"] == "0"
+
+
 def test_a_single_run_has_a_report(tmp_path: Path) -> None:
     results = make_results(tmp_path, rows=8, samplings=["hot"])
 
@@ -432,6 +445,9 @@ def test_the_text_for_pull_requests_answers_what_a_reviewer_asks(made_up: MadeUp
     assert "not measured" in text
     assert "| 0.0.0 (made up) |" in text
     assert f"```bash\n{made_up.command}\n```" in text
+    one = min(read_json(made_up.report / "comparisons.json")["comparisons"], key=lambda c: c["p"])
+    assert f"| {100 * one['difference']:+.2f} pp | [{100 * one['low']:+.2f}, " in text
+    assert re.search(r"\b\d+ of 1 020 completions are errors", text)
     # Every table is one: as many cells in each of its lines as in its head.
     for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1

@@ -43,7 +43,7 @@ def markdown(
         *_engines(batches, resources),
         *_reproduce(experiment),
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(parts).replace(numbers.NARROW_SPACE, " ") + "\n"
 
 
 def _dummy(experiment: Experiment) -> Iterator[str]:
@@ -83,7 +83,7 @@ def _comparisons(comparison: Comparison) -> Iterator[str]:
     correction = comparison.document["correction"]
     how = "not corrected" if correction == "none" else f"corrected ({correction.title()})"
     yield (
-        f"#### Comparisons: {significant} of {len(found)} "
+        f"#### Comparisons: {numbers.count(significant)} of {numbers.count(len(found))} "
         f"{numbers.plural(len(found), 'difference')} significant"
     )
     shown = sorted(found, key=lambda one: float(one["p"]))[:MOST_COMPARISONS]
@@ -103,27 +103,42 @@ def _comparisons(comparison: Comparison) -> Iterator[str]:
             _plain(comparison.label(one["a"])),
             _plain(comparison.label(one["b"])),
             *([_plain(one["metric"])] if many else []),
-            f"{one['difference']:+.4f}",
-            numbers.UNKNOWN if one["low"] is None else f"[{one['low']:+.4f}, {one['high']:+.4f}]",
+            *_difference(one),
             p_text(one).replace("<", "&lt;"),
             "**yes**" if one["significant"] else "no",
         ]
         for one in shown
     ]
     more = len(found) - len(shown)
-    rest = f"\n\nAnd {more} with a larger p: `tables/comparisons.csv`." if more else ""
+    rest = (
+        f"\n\nAnd {numbers.count(more)} with a larger p: `tables/comparisons.csv`." if more else ""
+    )
     text = _table(head, align, rows) + rest
     yield text if len(rows) <= MOST_IN_SIGHT else _folded(f"{len(shown)} comparisons", text)
+
+
+def _difference(one: Mapping[str, Any]) -> tuple[str, str]:
+    """Return a difference and its interval: of accuracies in percentage points, as told (pp)."""
+    share = one["statistic"] == "accuracy"
+    write = numbers.points if share else "{:+.4f}".format
+    unit = " pp" if share else ""
+    if one["low"] is None:
+        return write(one["difference"]) + unit, numbers.UNKNOWN
+    return write(one["difference"]) + unit, f"[{write(one['low'])}, {write(one['high'])}]{unit}"
 
 
 def _failures(experiment: Experiment, failures: Sequence[Failure]) -> Iterator[str]:
     totals = [run.completions for run in experiment.runs]
     count = sum(number for failure in failures for number in failure.counts.values())
-    of = numbers.UNKNOWN if None in totals else f"{sum(n or 0 for n in totals)}"
+    of = numbers.UNKNOWN if None in totals else numbers.count(sum(n or 0 for n in totals))
     yield "#### Failures"
-    kinds = ", ".join(f"{sum(one.counts.values())} × `{one.type}`" for one in failures)
+    kinds = ", ".join(
+        f"{numbers.count(sum(one.counts.values()))} × `{one.type}`" for one in failures
+    )
     above = [run for run in experiment.runs if run.too_many_errors]
-    text = f"{count} of {of} completions are errors" + (f": {kinds}." if kinds else ".")
+    text = f"{numbers.count(count)} of {of} completions are errors" + (
+        f": {kinds}." if kinds else "."
+    )
     if above:
         names = ", ".join(_plain(run.label) for run in above)
         text += f" **Above max_error_rate:** {names}."
@@ -135,7 +150,8 @@ def _determinism(experiment: Experiment) -> Iterator[str]:
     reused, requested = experiment.reused, experiment.requested
     yield "#### Reuse and determinism"
     if reused is not None and requested is not None:
-        yield f"{reused} of {requested} answers came from results already there."
+        of = f"{numbers.count(reused)} of {numbers.count(requested)}"
+        yield f"{of} answers came from results already there."
     if not runs:
         return
     modes = ", ".join(dict.fromkeys(str(run.engine.get("determinism", "fast")) for run in runs))
@@ -147,7 +163,7 @@ def _determinism(experiment: Experiment) -> Iterator[str]:
 def _match(run: Run, second: Mapping[str, Any]) -> str:
     share = numbers.percent(second["share"])
     interval = f"[{numbers.percent(second['low'])}, {numbers.percent(second['high'])}]"
-    return f"{_plain(run.label)} {share} % {interval} of {second['compared']}"
+    return f"{_plain(run.label)} {share} % {interval} of {numbers.count(second['compared'])}"
 
 
 def _engines(batches: Sequence[Batch], resources: Sequence[Resources]) -> Iterator[str]:
@@ -199,5 +215,5 @@ def _cell(cell: Cell) -> str:
 
 def _plain(text: str) -> str:
     """Return text that Markdown shows as it is and that stays in its table cell."""
-    escaped = re.sub(r"([\\`*<>|])", r"\\\1", text.replace(numbers.NARROW_SPACE, " "))
+    escaped = re.sub(r"([\\`*<>|])", r"\\\1", text)
     return " ".join(escaped.split())

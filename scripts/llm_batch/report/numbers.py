@@ -26,6 +26,11 @@ def percent(value: float | None, digits: int = 1) -> str:
     return UNKNOWN if value is None else f"{100 * value:.{digits}f}"
 
 
+def points(difference: float) -> str:
+    """Return a difference of shares in percentage points, with its sign."""
+    return f"{100 * difference:+.2f}"
+
+
 def decimal(value: float | None, digits: int = 3) -> str:
     """Return a number with a fixed number of digits after the point."""
     return UNKNOWN if value is None else f"{value:.{digits}f}"
