@@ -372,6 +372,8 @@ EDITS: list[tuple[str, str, str]] = [
     ("model folder far", "models/tiny", "elsewhere/a/b"),
     ("model is a file", "models/tiny", "models/tiny/config.json"),
     ("model without config", "models/tiny", "data"),
+    ("model without weights", "models/tiny", "models/bare"),
+    ("model with pickled weights", "models/tiny", "models/pickled"),
     ("data file", "  plain:\n    path: data/rows", "  plain:\n    path: data/row"),
     ("data folder", "  plain:\n    path: data/rows", "  plain:\n    path: data/folder"),
     ("adapter nobody has", RUN, RUN + "    adapter: fr\n"),
@@ -502,6 +504,11 @@ def make_project(folder: Path) -> None:
     """Make the files that the valid config names, and a few beside them."""
     (folder / "models" / "tiny").mkdir(parents=True)
     (folder / "models" / "tiny" / "config.json").write_text("{}")
+    (folder / "models" / "tiny" / "model.safetensors").touch()
+    for name in ("bare", "pickled"):
+        (folder / "models" / name).mkdir()
+        (folder / "models" / name / "config.json").write_text("{}")
+    (folder / "models" / "pickled" / "pytorch_model.bin").touch()
     (folder / "models" / "fr").mkdir()
     (folder / "models" / "fr" / "adapter_config.json").write_text("{}")
     (folder / "data" / "folder.jsonl").mkdir(parents=True)

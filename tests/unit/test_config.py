@@ -360,6 +360,7 @@ class TestCommandLine:
     def test_a_folder_becomes_a_name(self, project: Path, folder: str, name: str) -> None:
         Path("models", folder).mkdir()
         Path("models", folder, "config.json").write_text("{}")
+        Path("models", folder, "model.safetensors").touch()
         assert list(load(base(model=f"models/{folder}")).models) == [name]
 
     def test_numbers_within_a_mapping_are_read_as_numbers(self, project: Path) -> None:

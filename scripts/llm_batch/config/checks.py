@@ -33,7 +33,10 @@ from scripts.llm_batch.config.tasks import (
     task_problems,
     task_run_problems,
 )
+from scripts.llm_batch.errors import WorkflowError
+from scripts.llm_batch.hub.selection import refuse_pickled
 from scripts.llm_batch.models.adapters import NO_ADAPTER, SETTINGS
+from scripts.llm_batch.models.local import model_files
 from scripts.llm_batch.templates import template_problem
 
 REQUIRED = ("experiment", "models", "engines", "prompts", "samplings", "runs")
@@ -214,7 +217,7 @@ def _files(config: Mapping[str, Any]) -> Iterator[Problem]:
     for name in dict.fromkeys(engine["model"] for engine in real):
         entry = config["models"].get(name, {})
         if "path" in entry:
-            yield from _model_folder(("models", name, "path"), Path(local_path(entry["path"])))
+            yield from _model_folder(("models", name, "path"), entry)
     for name in dict.fromkeys(engine.get("environment", "") for engine in real):
         entry = config.get("environments", {}).get(name, {})
         yield from environment_files(("environments", name), entry)
@@ -237,7 +240,8 @@ def _files(config: Mapping[str, Any]) -> Iterator[Problem]:
             yield from _prompts_file(at, Path(local_path(few_shot["path"])))
 
 
-def _model_folder(at: ConfigPath, path: Path) -> Iterator[Problem]:
+def _model_folder(at: ConfigPath, entry: Mapping[str, Any]) -> Iterator[Problem]:
+    path = Path(local_path(entry["path"]))
     if not _exists(path):
         yield Problem(at, f"no such folder: '{path}'; {_nearest_path(path)}")
     elif not path.is_dir():
@@ -245,6 +249,11 @@ def _model_folder(at: ConfigPath, path: Path) -> Iterator[Problem]:
     elif not (path / "config.json").is_file():
         text = f"the folder '{path}' has no config.json; give a model folder in Hugging Face format"
         yield Problem(at, text)
+    else:
+        try:
+            refuse_pickled((str(file) for file in model_files(path)), entry.get("pickled", False))
+        except WorkflowError as error:
+            yield Problem(at, str(error))
 
 
 def _adapter_folder(at: ConfigPath, path: Path) -> Iterator[Problem]:
