@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -14,7 +15,14 @@ import pytest
 
 from scripts.llm_batch.errors import WorkflowError
 from scripts.llm_batch.generate import process as module
-from scripts.llm_batch.generate.guard import is_snakemake, workflow_chain
+from scripts.llm_batch.generate.guard import (
+    WORKFLOW,
+    Guard,
+    announce,
+    has_ended,
+    is_snakemake,
+    workflow_chain,
+)
 from scripts.llm_batch.generate.process import WorkerProcess, adopt_orphans
 
 SCRIPT = """
@@ -103,3 +111,20 @@ def test_snakemake_is_known_by_its_command_line(words: list[str], yes: bool) -> 
 def test_without_snakemake_there_is_nothing_to_watch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scripts.llm_batch.generate.guard.is_snakemake", lambda words: False)
     assert workflow_chain(psutil.Process()) == []
+
+
+def test_a_workflow_that_was_killed_before_anybody_looked_is_missed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("scripts.llm_batch.generate.guard.is_snakemake", lambda words: False)
+    monkeypatch.setenv(WORKFLOW, "")
+    assert not Guard(os.environ).abandoned()
+    announce()
+    alive = os.environ[WORKFLOW]
+    assert not has_ended(alive)
+    assert not Guard(os.environ).abandoned()
+    # The number of a process that has ended is given to another, which started later.
+    assert has_ended(f"{os.getpid()} 12.5")
+    with subprocess.Popen(["true"]) as ended:
+        ended.wait()
+    assert Guard({WORKFLOW: f"{ended.pid} 12.5"}).abandoned()

@@ -95,9 +95,11 @@ class Session:
         return [process for process in self.seen.values() if runs(process)]
 
     def victims(self, kind: str) -> list[psutil.Process]:
+        # Also before snakemake is killed: afterwards nobody can tell who came from it.
+        found = self.descendants()
         if kind == "snakemake":
             return [] if self.ended() else [psutil.Process(self.process.pid)]
-        return [process for process in self.descendants() if kind_of(process) == kind]
+        return [process for process in found if kind_of(process) == kind]
 
     def end(self) -> int:
         """Wait for snakemake to end; return its exit code after nothing of it runs any more."""

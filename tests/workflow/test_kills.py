@@ -88,6 +88,20 @@ def test_kills_at_random_moments_lose_nothing_and_ask_nothing_twice(tmp_path: Pa
     assert project.run("--dry-run", "runs").nothing_to_do
 
 
+def test_a_job_whose_snakemake_is_killed_while_it_loads_does_not_run_on(tmp_path: Path) -> None:
+    """It cannot see its Snakemake any more, and must not take itself for called by hand."""
+    project = make_kill_project(tmp_path / "at-once", seconds=3000)
+    session = Session(project)
+    try:
+        while not session.victims("supervisor"):
+            assert not session.ended()
+        session.process.kill()
+        assert session.end() == -signal.SIGKILL
+    finally:
+        session.kill_all()
+    assert count_answers(project) < REQUESTS
+
+
 def test_an_interrupt_of_snakemake_alone_stops_its_engines(tmp_path: Path) -> None:
     project = make_kill_project(tmp_path / "interrupted", seconds=300)
     session = Session(project)

@@ -7,12 +7,21 @@ the program below, which would then hold its GPU for hours with nobody waiting f
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import PurePath
 
 import psutil
 
 DEPTH = 6
 """So far up Snakemake is looked for."""
+
+WORKFLOW = "LLM_BATCH_WORKFLOW"
+"""Tells a program which Snakemake has started it: `<process id> <time of its start>`."""
+
+
+def announce() -> None:
+    """Have the programs that this process starts know of it, even if it ends before they look."""
+    os.environ[WORKFLOW] = f"{os.getpid()} {psutil.Process().create_time()!r}"
 
 
 class Guard:
@@ -21,14 +30,16 @@ class Guard:
     Started by hand there is nothing to watch: a program in the background may outlive its shell.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
+        """Look for Snakemake; it may have been killed while this program was being loaded."""
         self._chain = workflow_chain(psutil.Process())
         self._parent = os.getppid()
+        self._late = not self._chain and has_ended(environ.get(WORKFLOW))
 
     def abandoned(self) -> bool:
         """Tell whether one of them has ended."""
         if not self._chain:
-            return False
+            return self._late
         if os.getppid() != self._parent:
             return True
         return any(not process.is_running() or _is_zombie(process) for process in self._chain)
@@ -44,6 +55,18 @@ def workflow_chain(process: psutil.Process) -> list[psutil.Process]:
         except psutil.Error:
             return []
     return []
+
+
+def has_ended(announced: str | None) -> bool:
+    """Tell whether the Snakemake that announced itself so is gone; False if none did."""
+    if not announced:
+        return False
+    number, _, started = announced.partition(" ")
+    try:
+        process = psutil.Process(int(number))
+        return bool(process.create_time() != float(started)) or _is_zombie(process)
+    except psutil.Error:
+        return True
 
 
 def is_snakemake(words: list[str]) -> bool:

@@ -18,6 +18,7 @@ from scripts.llm_batch.config.load import load_config
 from scripts.llm_batch.digests import DigestMemo
 from scripts.llm_batch.environments.external import ExternalRecords
 from scripts.llm_batch.errors import WorkflowError
+from scripts.llm_batch.generate import guard
 from scripts.llm_batch.gpus.capacity import limit_gpus
 from scripts.llm_batch.plan.make import make_plan
 from scripts.llm_batch.rules import refusals
@@ -35,6 +36,7 @@ class Start:
         `root` is the project's folder; `workflow` and `log` are Snakemake's.
         """
         make_programs_callable(root)
+        guard.announce()
         if workflow.is_main_process:
             interrupts.pass_interrupts_on()
         self._workflow = workflow
