@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -233,3 +234,37 @@ def test_what_changes_a_run_changes_those_that_judge_it(project: Path) -> None:
     before, after = addresses(plan()), addresses(plan(seed=5))
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {"cpu.chat.warm", "cpu.judged.greedy"}
+
+
+def share_covered(found: Iterable[tuple[float | None, float | None]], truth: float) -> float:
+    """Return the share of intervals (low, high) that hold the true value."""
+    return float(np.mean([low is not None and low <= truth <= (high or 1) for low, high in found]))
+
+
+def test_95_of_100_intervals_of_fleiss_kappa_hold_the_true_one() -> None:
+    # A judge is sure of a share of the prompts and guesses among three on the others: by Fleiss's
+    # formula that share is kappa.
+    sure, dice = 0.6, np.random.default_rng(20261124)
+    found = []
+    for _ in range(2000):
+        answers = dice.integers(0, 3, size=(100, 4))
+        certain = dice.random(100) < sure
+        answers[certain] = answers[certain, :1]
+        counts = (answers[:, :, None] == np.arange(3)).sum(axis=1)
+        estimate = fleiss_estimate(counts)
+        assert estimate is not None
+        found.append((estimate.low, estimate.high))
+    # Standard error of the coverage 0.005; percentile intervals of 100 rows cover a little less.
+    assert 0.925 < share_covered(found, sure) < 0.965
+
+
+def test_95_of_100_intervals_of_cohens_kappa_hold_the_true_one() -> None:
+    # Two judges who agree on a share of the prompts and toss a coin each on the others.
+    agreed, dice = 0.5, np.random.default_rng(20261124)
+    found = []
+    for _ in range(2000):
+        a, b = dice.integers(0, 2, size=(2, 200))
+        b = np.where(dice.random(200) < agreed, a, b)
+        kappa = cohen([str(x) for x in a], [str(x) for x in b])
+        found.append((kappa["kappa_low"], kappa["kappa_high"]))
+    assert 0.925 < share_covered(found, agreed) < 0.97
