@@ -81,7 +81,7 @@ def metric_values(completions: Completions, metric: NamedMetric, scores: Scores)
     samples = int(counts.max())
 
     def value(statistic: str, k: int | None, estimate: Estimate, used: Mask) -> Value:
-        return _value(metric.name, statistic, k, estimate, samples, int(counts[used].sum()))
+        return value_of(metric.name, statistic, k, estimate, samples, int(counts[used].sum()))
 
     every = np.ones(len(rows), dtype=np.bool_)
     best = _best_scores(completions, scores, scored)
@@ -124,7 +124,7 @@ def _best_scores(completions: Completions, scores: Scores, scored: Mask) -> Floa
 def _best_value(metric: NamedMetric, estimate: Estimate, counts: NDArray[np.intp]) -> Value:
     several = counts[counts > 1]
     samples = int(several.max())
-    return _value(metric.name, "best@n", samples, estimate, samples, int(several.sum()))
+    return value_of(metric.name, "best@n", samples, estimate, samples, int(several.sum()))
 
 
 def _corpus_score(
@@ -137,7 +137,7 @@ def _corpus_score(
     if samples > 1:
         # sacrebleu would draw samples of one row as if they were independent.
         estimate = Estimate(value, None, None, None, completions)
-    return [_value(metric.name, "corpus_score", None, estimate, samples, completions)]
+    return [value_of(metric.name, "corpus_score", None, estimate, samples, completions)]
 
 
 def _no_votes(metric: NamedMetric, scores: Scores) -> str | None:
@@ -187,8 +187,8 @@ def run_values(completions: Completions) -> list[Figure]:
     samples, total = int(counts.max()), len(answered)
     length = estimate_mean(row_means(completions.tokens[answered]))
     figures: list[Figure] = [
-        _value(None, "mean_completion_tokens", None, length, samples, total),
-        _value(None, "truncated", None, estimate_share(row_means(truncated)), samples, total),
+        value_of(None, "mean_completion_tokens", None, length, samples, total),
+        value_of(None, "truncated", None, estimate_share(row_means(truncated)), samples, total),
     ]
     shared = {"unique_answers": unique_shares(texts, groups, completions.row_count)}
     shares = distinct_shares(split_words(texts), groups, completions.row_count, LONGEST_NGRAM)
@@ -211,7 +211,7 @@ def _corpus_value(name: str, n: int, share: float | None, counts: NDArray[np.int
         return Absent(None, name, f"no completion has {n} words")
     # Resampling rows repeats their n-grams, so a bootstrap would be biased: no interval.
     estimate = Estimate(share, None, None, None, int((counts > 0).sum()))
-    return _value(None, name, None, estimate, int(counts.max()), int(counts.sum()))
+    return value_of(None, name, None, estimate, int(counts.max()), int(counts.sum()))
 
 
 def _row_value(
@@ -225,10 +225,10 @@ def _row_value(
         reason = "no row has two samples" if counts.max() < 2 else "completions are too short"
         return Absent(None, name, reason)
     estimate = estimate_of(values[used])
-    return _value(None, name, None, estimate, int(counts[used].max()), int(counts[used].sum()))
+    return value_of(None, name, None, estimate, int(counts[used].max()), int(counts[used].sum()))
 
 
-def _value(
+def value_of(
     metric: str | None,
     statistic: str,
     k: int | None,
@@ -236,6 +236,7 @@ def _value(
     samples: int,
     completions: int,
 ) -> Value:
+    """Return an estimate as a figure of metrics.json; the arguments are its other columns."""
     return Value(
         metric=metric,
         statistic=statistic,

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scripts.llm_batch.evaluation.agreement import fleiss_estimate, verdict_counts
-from scripts.llm_batch.evaluation.figures import Absent, Figure, Value
+from scripts.llm_batch.evaluation.figures import Absent, Figure, Value, value_of
 from scripts.llm_batch.evaluation.metrics import NamedMetric
 from scripts.llm_batch.evaluation.pairwise import (
     consistency,
@@ -60,15 +60,5 @@ def _fleiss_value(completions: Completions, metric: NamedMetric, scores: Scores)
 
 
 def _value(metric: NamedMetric, name: str, estimate: Estimate, completions: int) -> Value:
-    return Value(
-        metric=metric.name,
-        statistic=name,
-        k=None,
-        value=estimate.value,
-        low=estimate.low,
-        high=estimate.high,
-        interval=estimate.interval,
-        rows=estimate.rows,
-        samples=0 if estimate.rows == 0 else -(-completions // estimate.rows),
-        completions=completions,
-    )
+    samples = 0 if estimate.rows == 0 else -(-completions // estimate.rows)
+    return value_of(metric.name, name, None, estimate, samples, completions)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from scripts.llm_batch.addresses import read_json
-from scripts.llm_batch.evaluation.figures import Absent, Figure, Value
+from scripts.llm_batch.evaluation.figures import Absent, Figure, value_of
 from scripts.llm_batch.evaluation.scoring import Completions
 from scripts.llm_batch.evaluation.statistics import (
     LEVEL,
@@ -172,34 +172,19 @@ def _figure(shown: str, value: float, error: Any, scores: Floats, documents: int
         share = bool(np.isin(scores, (0.0, 1.0)).all())
         estimate = estimate_share(scores) if share else estimate_mean(scores)
         statistic = "accuracy" if share else "mean_score"
-        return _value(shown, statistic, estimate, len(scores))
+        return value_of(shown, statistic, None, estimate, 1, len(scores))
     low = high = interval = None
     if isinstance(error, (int, float)) and np.isfinite(error):
         half = float(norm.ppf((1 + LEVEL) / 2)) * error
         low, high, interval = value - half, value + half, NORMAL
     estimate = Estimate(float(value), low, high, interval, documents)
-    return _value(shown, "score", estimate, documents)
+    return value_of(shown, "score", None, estimate, 1, documents)
 
 
 def _documents(counts: Mapping[str, Mapping[str, int]], root: str) -> int:
     """Return how many documents a task was scored on; for a group all of them."""
     return sum(int(count["effective"]) for name, count in counts.items() if name == root) or sum(
         int(count["effective"]) for count in counts.values()
-    )
-
-
-def _value(metric: str, statistic: str, estimate: Estimate, completions: int) -> Value:
-    return Value(
-        metric=metric,
-        statistic=statistic,
-        k=None,
-        value=estimate.value,
-        low=estimate.low,
-        high=estimate.high,
-        interval=estimate.interval,
-        rows=estimate.rows,
-        samples=1,
-        completions=completions,
     )
 
 
