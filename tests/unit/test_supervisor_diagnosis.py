@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from scripts.llm_batch.generate.diagnosis import describe_exit, diagnose, last_lines
+from scripts.llm_batch.generate.supervisor import journal_reason
 
 CASES = [
     (
@@ -88,3 +89,20 @@ def test_the_frames_of_a_trace_are_not_repeated() -> None:
         'Traceback:\n  File "/a.py", line 3, in f\n    return g()\n           ^^^\nValueError: x'
     )
     assert last_lines(trace) == ("Traceback:", "ValueError: x")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("INFO ready\nERROR journal: No space left on device\n", "No space left on device"),
+        ("ERROR journal: Disk quota exceeded\nbye\n", "Disk quota exceeded"),
+        ("INFO the log lies on the same full di", "the disk may be full"),
+        ("", "the disk may be full"),
+    ],
+)
+def test_a_full_disk_is_told_though_the_log_could_not_be_written(
+    tmp_path: Path, text: str, reason: str
+) -> None:
+    log = tmp_path / "engine.log"
+    log.write_text(text)
+    assert journal_reason(log) == reason

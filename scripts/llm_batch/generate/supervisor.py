@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from scripts.llm_batch.errors import WorkflowError
@@ -102,7 +103,7 @@ class Supervisor:
         if ended.code == EXIT_JOURNAL:
             raise self._disk_error(attempt)
         if ended.code == EXIT_REFUSED:
-            message = last_lines(read_tail(attempt.log))[-1]
+            message = (last_lines(read_tail(attempt.log)) or (f"{attempt.log} is empty",))[-1]
             raise WorkflowError(message.partition("refused: ")[2] or message)
         diagnosis = diagnose(ended.lost or attempt.log, ended.code)
         what = ended.hung or describe_exit(ended.code)
@@ -146,7 +147,7 @@ class Supervisor:
         return f"{self._index.count()} of {len(self._shard.requests)} answers are kept"
 
     def _disk_error(self, attempt: Attempt) -> WorkflowError:
-        reason = last_lines(read_tail(attempt.log))[-1].rpartition("journal: ")[2]
+        reason = journal_reason(attempt.log)
         free = shutil.disk_usage(self._shard.journals).free
         return WorkflowError(
             f"{self._shard.journals}: answers cannot be written: {reason} ({free >> 20} MiB free); "
@@ -166,3 +167,9 @@ class Supervisor:
             os.fsync(stream.fileno())
         self._index.add(path)
         log.warning("%s: request %s is quarantined", self._shard.name, request["key"])
+
+
+def journal_reason(log: Path) -> str:
+    """Return why a worker could not write its journal; on a full disk its log may lack that."""
+    said = [line for line in last_lines(read_tail(log)) if "journal: " in line]
+    return said[-1].rpartition("journal: ")[2] if said else "the disk may be full"
